@@ -1,0 +1,333 @@
+"""What two or more commands need: flags, CSV files, args.json, files, logging.
+
+Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at once.
+"""
+
+import argparse
+import contextlib
+import csv
+import importlib.util
+import json
+import logging
+import os
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+# TensorFlow's C++ start-up chatter hides our own first lines; errors still show.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+
+def lazy_import(name):
+    """Return module `name`, whose code runs at its first attribute access.
+
+    Importing TensorFlow takes seconds; a command that only prints its help must
+    not pay them. The recipe is that of importlib's documentation.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        raise ModuleNotFoundError(f'no module named {name!r}; see requirements.txt')
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+pd = lazy_import('pandas')
+tqdm = lazy_import('tqdm')
+
+
+# --- flags -----------------------------------------------------------------------
+
+
+class HelpFormatter(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Keep the docstring's line breaks and show every default."""
+
+    def _get_help_string(self, action):
+        # 'None' and 'False' as a default say nothing a reader can use.
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def new_parser(doc):
+    """Return an argument parser whose description is a command's docstring.
+
+    Abbreviated flags are refused: one that works today becomes ambiguous, or means
+    something else, when a flag is added.
+    """
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+
+
+def positive_int(text):
+    """argparse type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} given, at least 1 expected')
+    return value
+
+
+def non_negative_int(text):
+    """argparse type: a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} given, at least 0 expected')
+    return value
+
+
+def positive_float(text):
+    """argparse type: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} given, a number above 0 expected')
+    return value
+
+
+def path(text):
+    """argparse type: a path, with `~` expanded."""
+    return os.path.expanduser(text)
+
+
+def readable_file(text):
+    """argparse type: the path of an existing file, with `~` expanded."""
+    filename = path(text)
+    if not os.path.isfile(filename):
+        raise argparse.ArgumentTypeError(f'{text} is not a file')
+    return filename
+
+
+def readable_directory(text):
+    """argparse type: the path of an existing directory, with `~` expanded."""
+    directory = path(text)
+    if not os.path.isdir(directory):
+        raise argparse.ArgumentTypeError(f'{text} is not a directory')
+    return directory
+
+
+# --- running a command -----------------------------------------------------------
+
+
+def run(main):
+    """Run a command's `main` and exit: 0, or 1 after one line on a foreseeable error.
+
+    Bad flags have already left with exit code 2 (argparse). Set TRIPLET_TRACEBACK=1
+    to see where an error came from.
+    """
+    command = os.path.basename(sys.argv[0])
+    try:
+        sys.exit(main())
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`); that is its good right. What is
+        # still buffered would raise again at exit, so stdout goes nowhere from here.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print(f'{command}: interrupted', file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError) as error:
+        if os.environ.get('TRIPLET_TRACEBACK'):
+            raise
+        print(f'{command}: error: {describe_error(error)}', file=sys.stderr)
+        sys.exit(1)
+
+
+def describe_error(error):
+    """Return an exception as one line: an OSError of the system gets its file first."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f'{error.filename}: {error.strerror}'
+    return ' '.join(str(error).split())
+
+
+def setup_logging(log_file=None, quiet=False):
+    """Return the logger of the commands: messages on stderr, and in `log_file` too.
+
+    The console handler writes through tqdm, so that lines do not break a bar.
+    """
+    logger = logging.getLogger('triplet')
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    console = TqdmHandler()
+    console.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.addHandler(console)
+    if log_file is not None:
+        stamped = logging.FileHandler(log_file, encoding='utf-8')
+        stamped.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
+        logger.addHandler(stamped)
+    return logger
+
+
+class TqdmHandler(logging.Handler):
+    """A console handler whose lines appear above the progress bar."""
+
+    def emit(self, record):
+        tqdm.tqdm.write(self.format(record), file=sys.stderr)
+
+
+# --- files -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def complete_file(filename):
+    """Yield a temporary path that becomes `filename` only if the block succeeds.
+
+    The temporary file sits in the same directory, so that the final rename is
+    atomic; on an error it is removed and an older `filename` stays as it was.
+    """
+    filename = os.path.abspath(filename)
+    if os.path.isdir(filename):
+        raise IsADirectoryError(f'{filename} is a directory, a file name was expected')
+    os.makedirs(os.path.dirname(filename), exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=os.path.dirname(filename),
+        prefix=f'.{os.path.basename(filename)}.',
+        suffix='.partial',
+    )
+    os.close(handle)
+    try:
+        yield temporary
+        # mkstemp makes files private; a result gets the permissions of any new file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, filename)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise
+
+
+def write_json(filename, content):
+    """Write `content` to `filename` as JSON, sorted and indented, UTF-8, atomically."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    with complete_file(filename) as temporary:
+        pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
+
+
+def read_args(experiment_root):
+    """Return the flags stored in `experiment_root`/args.json as a dict.
+
+    Raises:
+        FileNotFoundError: there is no args.json.
+        ValueError: it is not a JSON object.
+    """
+    filename = os.path.join(experiment_root, 'args.json')
+    if not os.path.isfile(filename):
+        raise FileNotFoundError(
+            f'no args.json in {experiment_root}; expected a directory that train.py '
+            'wrote, check --experiment_root'
+        )
+    try:
+        stored = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{filename} is not valid JSON: {error}') from error
+    if not isinstance(stored, dict):
+        raise ValueError(
+            f'{filename} holds a {type(stored).__name__}, expected an object of flags'
+        )
+    return stored
+
+
+# --- data sets -------------------------------------------------------------------
+
+
+def load_dataset(csv_file, image_root=None):
+    """Read a data set CSV: one `PID,FID` row an image, no header.
+
+    Every field is kept as text: identity `0002`, `NA` and `#7` stay what they are.
+
+    Args:
+        csv_file: path of the CSV, UTF-8.
+        image_root: directory the FIDs are relative to; None skips the check that
+            every image exists.
+
+    Returns:
+        (pids, fids), object arrays [N] of str, in CSV order.
+
+    Raises:
+        FileNotFoundError: the CSV, or some of its images, are missing.
+        ValueError: the CSV is empty, not UTF-8, or a line has not two fields.
+    """
+    if not os.path.isfile(csv_file):
+        raise FileNotFoundError(
+            f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
+        )
+    try:
+        table = pd.read_csv(
+            csv_file,
+            header=None,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,
+            encoding='utf-8',
+        )
+        is_sound = table.shape[1] == 2 and not (table == '').any(axis=None)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        is_sound = False
+    if not is_sound:
+        raise ValueError(f'{csv_file}: {find_bad_line(csv_file)}')
+    pids, fids = (table[i].to_numpy(dtype=object) for i in range(2))
+    if image_root is not None:
+        check_images_exist(csv_file, fids, image_root)
+    return pids, fids
+
+
+def find_bad_line(csv_file):
+    """Return what is wrong with a CSV that load_dataset refuses, naming the line."""
+    expected = 'expected two fields, PID,FID'
+    line_number = 0
+    for line_number, raw in enumerate(read_lines(csv_file), start=1):
+        try:
+            fields = next(csv.reader([raw.decode('utf-8').rstrip('\r\n')]), [])
+        except UnicodeDecodeError:
+            return f'line {line_number} is not UTF-8; save the file as UTF-8'
+        if len(fields) != 2:
+            return f'line {line_number} has {len(fields)} field(s); {expected}'
+        if '' in fields:
+            return f'line {line_number} has an empty field; {expected}'
+    if line_number == 0:
+        return f'the file is empty; {expected} in every line'
+    return f'not a readable CSV; {expected} in every line'
+
+
+def read_lines(filename):
+    """Yield the lines of a file as bytes."""
+    with open(filename, 'rb') as file:
+        yield from file
+
+
+def check_images_exist(csv_file, fids, image_root):
+    """Raise FileNotFoundError with count and first three paths of missing images."""
+    paths = [os.path.join(image_root, fid) for fid in fids]
+    missing = [name for name in paths if not os.path.isfile(name)]
+    if missing:
+        raise FileNotFoundError(
+            f'{len(missing)} of {len(fids)} images in {csv_file} are missing '
+            f'(first: {", ".join(missing[:3])}); check --image_root'
+        )
+
+
+def group_rows(pids):
+    """Return ({unique PIDs} [P] in order of appearance, rows of each as a list [P]).
+
+    Args:
+        pids: object array [N] of str.
+
+    Returns:
+        (names, rows): object array [P]; list of P int64 arrays, ascending rows.
+    """
+    codes, names = pd.factorize(pids)  # [N], [P]
+    order = np.argsort(codes, kind='stable')  # [N]
+    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+    return names, np.split(order, ends[:-1])
