@@ -1,0 +1,85 @@
+"""What excluders share: ignore the gallery images whose key equals the query's.
+
+A key is any hashable value, such as (PID, camera). Keys are numbered when an excluder
+is built; a block of queries then costs one integer comparison per pair.
+"""
+
+import numpy as np
+
+JUNK_CODE = 0
+UNSEEN_CODE = -1  # Of a query key that no gallery image has.
+
+
+class KeyExcluder:
+    """Ignore gallery images with the query's key, and junk.
+
+    A subclass defines `key(fid)`, which returns a hashable value, or None for junk: an
+    image that no query may find.
+
+    Args:
+        gallery_fids: [G] of str.
+
+    Attributes:
+        gallery_codes: int32 [G], the number of each gallery image's key; 0 is junk.
+    """
+
+    def __init__(self, gallery_fids):
+        self._code_of_key = {None: JUNK_CODE}
+        self.gallery_codes = np.array(
+            [
+                self._code_of_key.setdefault(self.key(fid), len(self._code_of_key))
+                for fid in gallery_fids
+            ],
+            np.int32,
+        )
+
+    def key(self, fid):
+        """Return what makes two images too similar to count, or None for junk."""
+        raise NotImplementedError
+
+    def encode(self, query_fids):
+        """Return int32 [Q], the number of each query's key; -1: not in the gallery."""
+        return np.array(
+            [self._code_of_key.get(self.key(fid), UNSEEN_CODE) for fid in query_fids],
+            np.int32,
+        )
+
+    def __call__(self, query_fids):
+        """Return bool [Q, G]: True where the query ignores the gallery image."""
+        is_same = self.encode(query_fids)[:, None] == self.gallery_codes  # [Q, G]
+        is_same |= self.gallery_codes == JUNK_CODE
+        return is_same
+
+
+class PidCameraExcluder(KeyExcluder):
+    """Ignore gallery images of the query's PID by its own camera, and PID -1.
+
+    Finding the same person in the same camera, often a moment later, is too easy to
+    tell anything about re-identification.
+
+    A subclass defines `pattern`, which matches the start of a file name with the
+    groups PID and camera, and `example`, a name that error messages quote. Both groups
+    are compared as text: camera `01` is not camera `1`.
+    """
+
+    pattern = None
+    example = None
+
+    def parse(self, fid):
+        """Return (pid, cid), both str, of a fid; its directory does not matter.
+
+        Raises:
+            ValueError: the file name does not match the pattern.
+        """
+        match = self.pattern.match(fid.rpartition('/')[2])
+        if match is None:
+            name = type(self).__module__.rpartition('.')[2]
+            raise ValueError(
+                f'no PID and camera in {fid!r}; {name} names look like {self.example}'
+            )
+        return match.groups()
+
+    def key(self, fid):
+        """Return (pid, cid), or None for the junk detections, whose PID is -1."""
+        pid, cid = self.parse(fid)
+        return None if pid == '-1' else (pid, cid)
