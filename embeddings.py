@@ -142,6 +142,7 @@ def is_embedding_matrix(dataset):
     return (
         isinstance(dataset, h5py.Dataset)
         and dataset.ndim == 2
+        and dataset.shape[1] > 0
         and dataset.dtype.kind in 'fiu'
     )
 

@@ -91,16 +91,11 @@ def compute_scores(ranks, query_fids, num_gallery, use_market_ap):
     Raises:
         ValueError: no query has a match, so that there is no mAP.
     """
+    ranking.check_any_match(ranks)
     matched = [r for r in ranks if len(r.ranks)]
     unmatched = [
         fid for fid, r in zip(query_fids, ranks, strict=True) if not len(r.ranks)
     ]
-    if not matched:
-        raise ValueError(
-            f'none of the {len(ranks)} queries has a match in the gallery that the '
-            'excluder keeps; check that --query_dataset, --gallery_dataset and '
-            '--excluder belong together'
-        )
     step_aps = [ranking.step_average_precision(r) for r in matched]
     market1501_aps = [ranking.market1501_average_precision(r) for r in matched]
     aps = market1501_aps if use_market_ap else step_aps

@@ -211,6 +211,15 @@ def rank_matches_of_one(dists, sorted_dists, rows):
     return MatchRanks(ranks, last_ranks)
 
 
+def check_any_match(ranks):
+    """Raise ValueError if no query has a match: then nothing can be scored."""
+    if not any(len(r.ranks) for r in ranks):
+        raise ValueError(
+            f'none of the {len(ranks)} queries has a match in the gallery that is not '
+            'ignored; check that query set, gallery and excluder belong together'
+        )
+
+
 # --- scores ----------------------------------------------------------------------
 
 

@@ -1,0 +1,325 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+import evaluate
+import golden_evaluation
+import ranking
+
+ROOT = pathlib.Path(__file__).parents[1]
+CASES = golden_evaluation.CASES
+
+
+def write_side(directory, side, rows, embs, **datasets):
+    """Write CSV and HDF5 of one side; returns the two flags with their values."""
+    csv_file, hdf5_file = directory / f'{side}.csv', directory / f'{side}.h5'
+    csv_file.write_text('\n'.join(rows) + '\n', encoding='utf-8')
+    with h5py.File(hdf5_file, 'w') as file:
+        for name, values in {'emb': embs, **datasets}.items():
+            file[name] = values
+    return [f'--{side}_dataset={csv_file}', f'--{side}_embeddings={hdf5_file}']
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Return the flags of a sound evaluation: two queries, three gallery images.
+
+    The first query finds its match second, the second query finds its own first.
+    """
+    return [
+        '--excluder=market1501',
+        *write_side(
+            tmp_path,
+            'query',
+            ['0001,q/0001_c1s1_000001_00.jpg', '0002,q/0002_c1s1_000002_00.jpg'],
+            np.float32([[0, 0], [10, 0]]),
+        ),
+        *write_side(
+            tmp_path,
+            'gallery',
+            [
+                '0003,g/0003_c2s1_000003_00.jpg',
+                '0001,g/0001_c2s1_000004_00.jpg',
+                '0002,g/0002_c2s1_000005_00.jpg',
+            ],
+            np.float32([[1, 0], [2, 0], [9, 0]]),
+        ),
+    ]
+
+
+def run_command(*flags):
+    """Run ./evaluate.py as a user would; return the finished process."""
+    return subprocess.run(
+        [sys.executable, 'evaluate.py', *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def evaluate_case(case, directory, *flags):
+    """Evaluate a golden case and return what is in the JSON file."""
+    side_flags = []
+    for side in ('query', 'gallery'):
+        hdf5_file = directory / f'{side}.h5'
+        with h5py.File(hdf5_file, 'w') as file:  # The original's files: `emb` alone.
+            file['emb'] = golden_evaluation.ARRAYS[f'{case}/{side}']
+        side_flags += [
+            f'--{side}_dataset={golden_evaluation.csv_file(case, side)}',
+            f'--{side}_embeddings={hdf5_file}',
+        ]
+    json_file = directory / 'scores.json'
+    excluder = CASES[case]['excluder']
+    evaluate.main(
+        [f'--excluder={excluder}', *side_flags, f'--filename={json_file}', *flags]
+    )
+    return json.loads(json_file.read_text(encoding='utf-8'))
+
+
+# --- the original's numbers ------------------------------------------------------
+
+
+@pytest.mark.parametrize('use_market_ap', [False, True])
+@pytest.mark.parametrize('metric', ranking.METRIC_CHOICES)
+@pytest.mark.parametrize('case', CASES)
+def test_scores_are_those_of_the_original(
+    case, metric, use_market_ap, tmp_path, capsys
+):
+    flags = [f'--metric={metric}'] + ['--use_market_ap'] * use_market_ap
+    scores = evaluate_case(case, tmp_path, *flags)
+    golden = CASES[case]['results'][metric + '+market_ap' * use_market_ap]
+    ties = CASES[case]['tie_analysis'][metric]
+
+    if ties['ambiguous']:  # The original's sort is unstable: any order could come out.
+        assert np.all(np.array(scores['CMC']) >= np.array(ties['cmc_worst']) - 1e-6)
+        assert np.all(np.array(scores['CMC']) <= np.array(ties['cmc_best']) + 1e-6)
+        np.testing.assert_allclose(scores['CMC'], ties['cmc_stable'], atol=1e-6)
+    else:
+        np.testing.assert_allclose(scores['CMC'], golden['CMC'], atol=1e-6)
+    assert scores['queries_without_match'] == golden['nan_fids']
+    assert scores['num_queries_without_match'] == len(golden['nan_fids'])
+    assert len(scores['aps']) == len(golden['aps'])
+
+    if case == 'tiny_distances':
+        return  # The APs of the original are of rounded scores, see test_ranking.py.
+    np.testing.assert_allclose(scores['aps'], golden['aps'], atol=1e-6)
+    assert scores['mAP'] == pytest.approx(golden['mAP'], abs=1e-6)
+    summary = capsys.readouterr().out.splitlines()[-1]
+    if golden['summary_line'] is not None and not ties['ambiguous']:
+        assert summary == golden['summary_line']
+
+
+def test_both_average_precisions_are_always_named(tmp_path):
+    step = evaluate_case('market', tmp_path)
+    market1501 = evaluate_case('market', tmp_path, '--use_market_ap')
+    assert step['mAP'] == step['mAP_step'] == market1501['mAP_step']
+    assert market1501['mAP'] == market1501['mAP_market1501'] == step['mAP_market1501']
+    assert step['mAP_step'] > step['mAP_market1501']
+    assert step['CMC'] == market1501['CMC']
+
+
+def test_block_size_does_not_matter(tmp_path):
+    one_by_one = evaluate_case('market', tmp_path, '--batch_size=1')
+    at_once = evaluate_case('market', tmp_path, '--batch_size=256')
+    del one_by_one['args'], at_once['args']
+    assert one_by_one == at_once
+
+
+# --- what is printed and written -------------------------------------------------
+
+
+def test_scores_by_hand(small, tmp_path, capsys):
+    json_file = tmp_path / 'new' / 'scores.json'
+    evaluate.main([*small, f'--filename={json_file}'])
+    scores = json.loads(json_file.read_text(encoding='utf-8'))
+    assert scores['aps'] == [0.5, 1]
+    assert scores['mAP'] == scores['mAP_step'] == scores['mINP'] == 0.75
+    # First query: no precision before and at the match of (0/1 + 1/2) / 2.
+    assert scores['mAP_market1501'] == pytest.approx((1 / 4 + 1) / 2)
+    assert scores['CMC'] == [0.5, 1, 1]
+    assert scores['num_queries'] == 2
+    assert scores['num_gallery'] == 3
+    assert scores['args']['excluder'] == 'market1501'
+    assert {'python', 'numpy'} <= set(scores['versions'])
+    captured = capsys.readouterr()
+    assert captured.out == 'mAP: 75.00% | top-1: 50.00% top-2: 100.00%\n'
+    assert captured.err == ''
+
+
+@pytest.mark.parametrize(
+    'num_gallery, expected',
+    [
+        (1, 'mAP: 50.00% | top-1: 0.00%'),
+        (2, 'mAP: 50.00% | top-1: 0.00% top-2: 10.00%'),
+        (9, 'mAP: 50.00% | top-1: 0.00% top-2: 10.00% | top-5: 40.00%'),
+        (
+            10,
+            'mAP: 50.00% | top-1: 0.00% top-2: 10.00% | top-5: 40.00% | top-10: 90.00%',
+        ),
+    ],
+)
+def test_summary_stops_at_the_length_of_the_gallery(num_gallery, expected):
+    cmc = np.arange(num_gallery) / 10
+    assert evaluate.format_summary(0.5, cmc) == expected
+
+
+def test_queries_without_a_match_are_counted_and_named(tmp_path, capsys):
+    evaluate_case('market_nan', tmp_path)
+    assert (
+        '2 of 14 queries have no match in the gallery: left out of mAP, failures in '
+        'the CMC (first: query/0900_c2s3_001976_00.jpg, query/0901_c3s1_002001_01.jpg)'
+    ) in capsys.readouterr().err
+
+
+def test_a_single_query_against_a_single_image(tmp_path, capsys):
+    flags = [
+        *write_side(tmp_path, 'query', ['a,1.png'], np.float32([[1]])),
+        *write_side(tmp_path, 'gallery', ['a,2.png'], np.float32([[5]])),
+    ]
+    evaluate.main(['--excluder=diagonal', *flags])
+    assert capsys.readouterr().out == 'mAP: 100.00% | top-1: 100.00%\n'
+
+
+def test_embeddings_with_matching_fids_are_read(small, tmp_path, capsys):
+    fids = ['q/0001_c1s1_000001_00.jpg', 'q/0002_c1s1_000002_00.jpg']
+    with h5py.File(tmp_path / 'query.h5', 'a') as file:
+        file['fid'] = fids
+    evaluate.main(small)
+    assert capsys.readouterr().out.startswith('mAP: 75.00%')
+
+
+# --- bad input -------------------------------------------------------------------
+
+
+def replace_embs(file, embs):
+    del file['emb']
+    file['emb'] = embs
+
+
+HDF5_FAULTS = {
+    'has 3 embeddings but .*query.csv has 2 rows': lambda file: replace_embs(
+        file, np.zeros((3, 2), np.float32)
+    ),
+    'has 5 dimensions but .*gallery.h5 has 2; embed both': lambda file: replace_embs(
+        file, np.zeros((2, 5), np.float32)
+    ),
+    r'1 of 2 embeddings .*NaN .*row 2, q/0002_c1s1': lambda file: replace_embs(
+        file, np.float32([[1, 2], [np.nan, 0]])
+    ),
+    r'2 of 2 embeddings .*row 1, q/0001_c1s1': lambda file: replace_embs(
+        file, np.float32([[1, np.inf], [-np.inf, 0]])
+    ),
+    r'no embeddings; expected .* found emb \[2\] float32': lambda file: replace_embs(
+        file, np.float32([1, 2])
+    ),
+    'no embeddings; expected .* found nothing': lambda file: file.pop('emb'),
+    'no embeddings; expected .* found emb/': lambda file: (
+        file.pop('emb'),
+        file.create_group('emb'),
+    ),
+    r'1 of 2 rows of .*row 2, q/0002_c1s1_000002_00.jpg in the CSV, q/x.jpg was': (
+        lambda file: file.create_dataset(
+            'fid', data=['q/0001_c1s1_000001_00.jpg', 'q/x.jpg']
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize('message', HDF5_FAULTS)
+def test_embeddings_that_do_not_fit_are_refused(message, small, tmp_path):
+    with h5py.File(tmp_path / 'query.h5', 'a') as file:
+        HDF5_FAULTS[message](file)
+    with pytest.raises(ValueError, match=message):
+        evaluate.main(small)
+
+
+@pytest.mark.parametrize('keep', [0, 5, 700])
+def test_a_file_that_is_not_complete_hdf5_is_named(keep, small, tmp_path):
+    filename = tmp_path / 'gallery.h5'
+    filename.write_bytes(filename.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r'gallery.h5 is not a complete HDF5 file'):
+        evaluate.main(small)
+
+
+def test_a_fid_that_does_not_parse_is_named(small, tmp_path):
+    rows = (tmp_path / 'gallery.csv').read_text(encoding='utf-8').splitlines()
+    rows[1] = '0001,cat.jpg'
+    (tmp_path / 'gallery.csv').write_text('\n'.join(rows), encoding='utf-8')
+    with pytest.raises(ValueError, match="no PID and camera in 'cat.jpg'"):
+        evaluate.main(small)
+
+
+def test_no_match_at_all_is_an_error(small, tmp_path):
+    rows = (tmp_path / 'query.csv').read_text(encoding='utf-8').splitlines()
+    rows = ['9' + row for row in rows]
+    (tmp_path / 'query.csv').write_text('\n'.join(rows), encoding='utf-8')
+    with pytest.raises(ValueError, match='none of the 2 queries has a match'):
+        evaluate.main(small)
+
+
+def test_a_failing_run_leaves_an_old_result_as_it_was(small, tmp_path):
+    json_file = tmp_path / 'scores.json'
+    json_file.write_text('precious', encoding='utf-8')
+    with h5py.File(tmp_path / 'query.h5', 'a') as file:
+        replace_embs(file, np.zeros((3, 2), np.float32))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match='3 embeddings'):
+        evaluate.main([*small, f'--filename={json_file}'])
+    assert json_file.read_text(encoding='utf-8') == 'precious'
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('name', ['query.csv', 'query.h5', 'gallery.h5'])
+def test_a_missing_file_is_one_line_and_exit_code_1(name, small, tmp_path):
+    (tmp_path / name).unlink()
+    result = run_command(*small)
+    assert result.returncode == 1
+    assert result.stdout == ''
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f'evaluate.py: error: {tmp_path / name}')
+
+
+def test_bad_flags_exit_with_2(small):
+    assert run_command(*small[1:]).returncode == 2
+    result = run_command(*small, '--metric=taxi')
+    assert result.returncode == 2
+    assert "invalid choice: 'taxi'" in result.stderr
+
+
+# --- what is not imported --------------------------------------------------------
+
+
+def run_and_list_modules(flags):
+    """Run evaluate.main in a fresh interpreter; return the modules it loaded."""
+    code = (
+        'import sys, evaluate\n'
+        'try:\n'
+        f'    evaluate.main({flags!r})\n'
+        'except SystemExit:\n'
+        '    pass\n'
+        'print(*sys.modules)'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_tensorflow_is_never_imported(small):
+    for metric in ranking.METRIC_CHOICES:
+        modules = run_and_list_modules([*small, f'--metric={metric}'])
+        assert 'h5py._hl' in modules
+        assert 'tensorflow' not in modules
+
+
+def test_help_imports_nothing_slow():
+    modules = run_and_list_modules(['--help'])
+    slow = {'tensorflow', 'pandas.core', 'scipy', 'sklearn', 'h5py._hl', 'matplotlib'}
+    assert not slow & modules
