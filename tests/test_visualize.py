@@ -61,7 +61,8 @@ def test_the_picture_has_green_and_red_borders(flags, tmp_path, capsys):
     picture = cv2.imread(str(filename))[..., ::-1]
     for colour in (GREEN, RED, BLACK):
         assert has_colour(picture, colour)
-    assert picture.shape[1] > picture.shape[0] > 2 * 128  # Two rows of upright images.
+    assert picture.shape[0] > 2 * 128  # Two rows of a query and three images.
+    assert picture.shape[1] > 4 * 64
 
 
 def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
