@@ -52,7 +52,10 @@ CLOTH_COLOURS = {
     'beige': (196, 176, 142),
     'purple': (104, 62, 130),
 }
-TROUSER_COLOURS = ('black', 'charcoal', 'grey', 'navy', 'blue', 'beige', 'brown')
+TROUSER_COLOURS = (
+    *('black', 'charcoal', 'grey', 'navy', 'blue', 'beige', 'brown'),
+    *('white', 'olive', 'red'),
+)
 HAIR_COLOURS = (
     (24, 20, 20),
     (52, 36, 28),
@@ -115,10 +118,10 @@ class Camera:
 
 
 CAMERAS = (
-    Camera(1, 'pavement', 180, (1.08, 1.0, 0.88), 0.95, 1.0, 0.3, (0.86, 0.94)),
-    Camera(2, 'wall', 0, (0.87, 0.97, 1.12), 1.05, 0.9, 0.6, (0.80, 0.90)),
-    Camera(3, 'lawn', 90, (0.94, 1.06, 0.86), 1.15, 0.9, 0.5, (0.87, 0.95)),
-    Camera(4, 'corridor', 290, (1.10, 0.98, 1.00), 0.88, 0.8, 0.7, (0.82, 0.93)),
+    Camera(1, 'pavement', 180, (1.06, 1.0, 0.90), 0.95, 1.0, 0.3, (0.87, 0.94)),
+    Camera(2, 'wall', 0, (0.90, 0.98, 1.10), 1.05, 0.95, 0.5, (0.83, 0.91)),
+    Camera(3, 'lawn', 90, (0.95, 1.05, 0.90), 1.12, 0.95, 0.4, (0.87, 0.94)),
+    Camera(4, 'corridor', 290, (1.08, 0.98, 1.00), 0.90, 0.85, 0.6, (0.84, 0.93)),
 )
 
 
@@ -232,7 +235,7 @@ def make_identity(rng):
 def make_pose(rng, camera):
     """Return a random Pose: walking or standing, mostly as usual for the camera."""
     yaw = camera.yaw + rng.normal(0, 18)
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         yaw = rng.uniform(0, 360)
     return Pose(
         yaw=float(np.deg2rad(yaw)),
@@ -582,6 +585,12 @@ def paint_ground(scene, horizon, colour, line_colour, num_lines):
         cv2.line(scene, (0, row), (width, row), line_colour, 2)
 
 
+def mute(rng, darkest, brightest):
+    """Return a random RGB colour with little hue, as buildings have."""
+    grey = rng.integers(darkest, brightest)
+    return np.clip(grey + rng.integers(-25, 26, 3), 0, 255).tolist()
+
+
 def paint_pavement(scene, rng):
     """Paint a street: shop fronts and a hedge behind grey slabs."""
     height, width = scene.shape[:2]
@@ -589,9 +598,9 @@ def paint_pavement(scene, rng):
     paint_ground(scene, horizon, (150, 146, 140), (122, 118, 114), 60)
     scene[:horizon] = (168, 158, 146)
     for x in range(0, width, width // 9):
-        colour = rng.integers(60, 210, 3).tolist()
+        colour = mute(rng, 60, 190)
         cv2.rectangle(scene, (x, 0), (x + width // 12, int(0.3 * height)), colour, -1)
-    scene[int(0.34 * height) : horizon] = (64, 92, 54)
+    scene[int(0.34 * height) : horizon] = (80, 98, 72)
     for x in rng.integers(0, width, 5):
         cv2.line(scene, (x, 0), (x, int(0.6 * height)), (70, 70, 74), 9)
 
@@ -600,13 +609,13 @@ def paint_wall(scene, rng):
     """Paint a brick wall with doors and windows above a strip of asphalt."""
     height, width = scene.shape[:2]
     foot = int(0.74 * height)
-    scene[:foot] = (156, 92, 72)
+    scene[:foot] = (150, 108, 92)
     for row in range(0, foot, 12):
-        cv2.line(scene, (0, row), (width, row), (182, 150, 134), 2)
+        cv2.line(scene, (0, row), (width, row), (174, 146, 132), 2)
         for x in range(12 * (row // 12 % 2), width, 26):
-            cv2.line(scene, (x, row), (x, row + 12), (182, 150, 134), 2)
+            cv2.line(scene, (x, row), (x, row + 12), (174, 146, 132), 2)
     for x in range(width // 16, width, width // 5):
-        colour = rng.integers(40, 170, 3).tolist()
+        colour = mute(rng, 50, 150)
         top, bottom = (0.2, 0.74) if rng.random() < 0.4 else (0.1, 0.42)
         corners = (x, int(top * height)), (x + width // 11, int(bottom * height))
         cv2.rectangle(scene, *corners, colour, -1)
@@ -620,16 +629,16 @@ def paint_lawn(scene, rng):
     height, width = scene.shape[:2]
     horizon = int(0.30 * height)
     scene[:horizon] = (176, 196, 206)
-    scene[horizon:] = (92, 132, 62)
+    scene[horizon:] = (104, 128, 80)
     for _ in range(60):
         x, y = rng.integers(0, width), rng.integers(0, int(0.36 * height))
-        green = (np.array([58, 92, 44]) * rng.uniform(0.6, 1.3)).tolist()
+        green = (np.array([76, 98, 64]) * rng.uniform(0.6, 1.3)).tolist()
         cv2.circle(scene, (int(x), int(y)), int(rng.integers(15, 45)), green, -1)
     for x in rng.integers(0, width, 7):
         cv2.line(scene, (x, 0), (x, int(0.5 * height)), (76, 58, 44), 18)
     for _ in range(900):
         x, y = int(rng.integers(0, width)), int(rng.integers(horizon, height))
-        green = (np.array([92, 132, 62]) * rng.uniform(0.7, 1.25)).tolist()
+        green = (np.array([104, 128, 80]) * rng.uniform(0.7, 1.25)).tolist()
         cv2.line(scene, (x, y), (x + 3, y - 10), green, 2)
     path = np.array([[0, 0.80], [1, 0.70], [1, 0.84], [0, 0.98]]) * (width, height)
     cv2.fillPoly(scene, [path.astype(int)], (186, 172, 146))
@@ -643,7 +652,7 @@ def paint_corridor(scene, rng):
     scene[:foot] = (206, 202, 188)
     scene[int(0.4 * height) : foot] = (150, 164, 170)
     for x in range(width // 20, width, width // 7):
-        colour = rng.integers(50, 220, 3).tolist()
+        colour = mute(rng, 90, 210)
         if rng.random() < 0.5:
             cv2.rectangle(
                 scene, (x, int(0.1 * height)), (x + width // 13, foot), colour, -1
@@ -719,10 +728,10 @@ def paint_passer_by(canvas, camera, rng):
 def paint_obstacle(canvas, rng):
     """Paint a post or a low wall in front of everything, in place."""
     height, width = canvas.shape[:2]
-    colour = (rng.integers(50, 190) + rng.integers(-15, 16, 3)).tolist()
+    colour = mute(rng, 50, 190)
     if rng.random() < 0.5:
         x = int(rng.uniform(0.1, 0.85) * width)
-        cv2.rectangle(canvas, (x, 0), (x + width // 8, height), colour, -1)
+        cv2.rectangle(canvas, (x, 0), (x + width // 10, height), colour, -1)
     else:
         row = int(rng.uniform(0.72, 0.88) * height)
         cv2.rectangle(canvas, (0, row), (width, height), colour, -1)
@@ -735,14 +744,14 @@ def photograph(canvas, camera, rng):
     in which they befall a real image.
     """
     pixels = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) / 255
-    side_light = 1 + rng.uniform(-0.2, 0.2) * np.linspace(-1, 1, WIDTH)  # [W]
-    pixels *= rng.uniform(0.75, 1.2) * side_light[None, :, None]
-    pixels *= np.multiply(camera.gains, rng.normal(1, 0.04, 3))
+    side_light = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, WIDTH)  # [W]
+    pixels *= rng.uniform(0.82, 1.15) * side_light[None, :, None]
+    pixels *= np.multiply(camera.gains, rng.normal(1, 0.03, 3))
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + camera.saturation * (pixels - grey)
     pixels = np.clip(pixels, 0, 1) ** camera.gamma
     pixels = cv2.GaussianBlur(pixels, (0, 0), camera.blur * rng.uniform(0.8, 1.4))
-    pixels += rng.normal(0, rng.uniform(0.01, 0.03), pixels.shape)
+    pixels += rng.normal(0, rng.uniform(0.01, 0.025), pixels.shape)
     return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
@@ -756,15 +765,15 @@ def draw_person(identity, camera, rng, frame=frame_well):
         frame: frame_well or frame_badly.
     """
     canvas = crop_scene(camera, rng)
-    if rng.random() < 0.12:
+    if rng.random() < 0.1:
         paint_passer_by(canvas, camera, rng)
     if identity is not None:
         pose, framing = make_pose(rng, camera), frame(rng, camera)
         paint_body(canvas, identity, pose, framing, rng.random())
     obstacle = rng.random()
-    if obstacle < 0.10:
+    if obstacle < 0.08:
         paint_obstacle(canvas, rng)
-    elif obstacle < 0.18:
+    elif obstacle < 0.14:
         paint_passer_by(canvas, camera, rng)
     return photograph(canvas, camera, rng)
 

@@ -1,0 +1,199 @@
+"""Rows of a data set to P x K batches of images.
+
+Every batch is a pure function of (data set, seed, step): a run that was interrupted
+goes on with exactly the images it would have seen.
+"""
+
+import functools
+import os
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+import common
+import images
+
+# Independent random streams of one seed.
+PID_STREAM, FID_STREAM, AUGMENT_STREAM = range(3)
+
+
+class Augmentation(typing.NamedTuple):
+    """How a training image comes about.
+
+    Attributes:
+        net_size: (height, width) that the net sees, pixels.
+        pre_crop_size: (height, width) an image is resized to before it is cropped.
+        flips: whether images are mirrored at random.
+        crops: whether a random window is cut out; else images are resized to net_size.
+    """
+
+    net_size: tuple
+    pre_crop_size: tuple
+    flips: bool
+    crops: bool
+
+
+class Sampler:
+    """Draws the rows of P x K batches.
+
+    A pass over the data visits P * (num_pids // P) PIDs in random order, a new
+    selection in a new order each time. Of a PID with n images, K are drawn from the
+    shuffled ceil(K / n) copies of its images: none comes twice where n >= K.
+
+    Args:
+        pids: object array [N] of str.
+        batch_p: PIDs per batch, P.
+        batch_k: images per PID, K.
+        seed: non-negative int.
+
+    Raises:
+        ValueError: there are fewer PIDs than P.
+    """
+
+    def __init__(self, pids, batch_p, batch_k, seed):
+        names, self.rows = common.group_rows(pids)
+        if len(names) < batch_p:
+            raise ValueError(
+                f'the data set has {len(names)} PIDs, fewer than --batch_p {batch_p}; '
+                'choose a smaller --batch_p'
+            )
+        self.batch_p = batch_p
+        self.batch_k = batch_k
+        self.seed = seed
+        self.batches_per_pass = len(names) // batch_p
+        # A batch needs its pass's order of PIDs, the next batch mostly the same one.
+        self.order_of_pass = functools.lru_cache(maxsize=2)(self.draw_order)
+
+    def draw_order(self, number):
+        """Return all PIDs' codes [num_pids] in the random order of a pass."""
+        rng = np.random.default_rng([self.seed, PID_STREAM, number])
+        return rng.permutation(len(self.rows))
+
+    def draw(self, step):
+        """Return the rows of batch `step`, int64 [P * K], images of a PID together."""
+        number, position = divmod(step, self.batches_per_pass)
+        first = position * self.batch_p
+        codes = self.order_of_pass(number)[first : first + self.batch_p]  # [P]
+        rng = np.random.default_rng([self.seed, FID_STREAM, step])
+        return np.concatenate([self.draw_images(code, rng) for code in codes])
+
+    def draw_images(self, code, rng):
+        """Return K rows of one PID, int64 [K]."""
+        rows = self.rows[code]
+        copies = -(-self.batch_k // len(rows))
+        return rng.permutation(np.tile(rows, copies))[: self.batch_k]
+
+
+def training_batches(
+    sampler, paths, augmentation, first_step, last_step, loading_threads
+):
+    """Return the training batches of the steps in [first_step, last_step).
+
+    Args:
+        sampler: a Sampler.
+        paths: sequence [N] of str, the image files.
+        augmentation: an Augmentation.
+        first_step, last_step: numbers of the first batch and of the one after the
+            last.
+        loading_threads: images read at the same time.
+
+    Returns:
+        tf.data.Dataset of (rows int64 [B], images float32 [B, H, W, 3] in 0..255).
+    """
+    seed_of_images = seed_from(sampler.seed, AUGMENT_STREAM)
+    all_paths = tf.constant(paths)  # [N]
+    batch_size = sampler.batch_p * sampler.batch_k
+
+    def rows_of_steps():
+        for step in range(first_step, last_step):
+            # Images of different batches have different numbers, hence other flips.
+            yield sampler.draw(step), step * batch_size + np.arange(batch_size)
+
+    def load(row, number):
+        seed = tf.stack([seed_of_images, number])
+        image = training_image(all_paths[row], augmentation, seed)
+        return row, image
+
+    shape = tf.TensorSpec([batch_size], tf.int64)
+    dataset = tf.data.Dataset.from_generator(
+        rows_of_steps, output_signature=(shape, shape)
+    )
+    dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+
+
+def seed_from(seed, stream):
+    """Return an int64 that stands for a random stream of a seed of any size."""
+    state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
+    return np.int64(state[0] >> np.uint64(1))
+
+
+def training_image(path, augmentation, seed):
+    """Read, flip and crop one image; the same seed gives the same image.
+
+    Args:
+        path: string tensor, the image file.
+        augmentation: an Augmentation.
+        seed: int64 [2].
+
+    Returns:
+        float32 [H, W, 3] in 0..255.
+    """
+    crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
+    size = augmentation.pre_crop_size if augmentation.crops else augmentation.net_size
+    image = images.read_image(path, *size)
+    if augmentation.flips:
+        image = images.random_flip(image, flip_seed)
+    if augmentation.crops:
+        image = images.random_crop(image, *augmentation.net_size, crop_seed)
+    return image
+
+
+def image_batches(paths, size, batch_size, loading_threads):
+    """Return the images of a data set, in order.
+
+    Args:
+        paths: sequence [N] of str, the image files.
+        size: (height, width), pixels.
+        batch_size: images per batch, B; the last may have fewer.
+        loading_threads: images read at the same time.
+
+    Returns:
+        tf.data.Dataset of float32 [B, height, width, 3] in 0..255.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths))
+    dataset = dataset.map(
+        lambda path: images.read_image(path, *size),
+        num_parallel_calls=loading_threads,
+    )
+    return dataset.batch(batch_size).prefetch(2)
+
+
+def next_batch(iterator, upcoming_paths):
+    """Return an iterator's next batch; an unreadable image is named.
+
+    Args:
+        iterator: over a data set of this module.
+        upcoming_paths: function that returns the files of that batch, list of str.
+
+    Raises:
+        StopIteration: there is none.
+        ValueError: one of its images cannot be read.
+    """
+    try:
+        return next(iterator)
+    except tf.errors.OpError as error:
+        culprit = images.find_unreadable(upcoming_paths())
+        if culprit is None:
+            raise
+        name, reason = culprit
+        raise ValueError(
+            f'{name} is not a readable image ({reason}); replace it, or remove its '
+            'line from the CSV'
+        ) from error
+
+
+def join_paths(image_root, fids):
+    """Return the image files of FIDs, list [N] of str."""
+    return [os.path.join(image_root, fid) for fid in fids]

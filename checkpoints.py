@@ -1,0 +1,355 @@
+"""Save and restore by variable name; say what matched and what did not.
+
+One rule reads everything: a file maps names to arrays, and a variable takes the array
+of its name. That covers TF-Slim's files in TensorFlow's old and new format, the
+experiments of the original code and our own, whose keys are the same names.
+"""
+
+import os
+import typing
+
+import keras
+import tensorflow as tf
+
+# How tf.train.Checkpoint writes the key of a variable that was given as a keyword.
+KEY_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
+
+# The number of updates made so far, and Adam's moments, as TensorFlow 1 names them.
+STEP_NAME = 'global_step'
+SLOT_NAMES = {'momentum': 'Adam', 'velocity': 'Adam_1'}
+
+# What a file may hold beyond our variables: the classifier of the pretraining, and
+# what follows from the step or concerns TensorFlow itself.
+UNUSED_PARTS = ('logits', 'Logits')
+UNUSED_NAMES = (
+    STEP_NAME,
+    'beta1_power',
+    'beta2_power',
+    'save_counter',
+    '_CHECKPOINTABLE_OBJECT_GRAPH',
+)
+
+
+class Report(typing.NamedTuple):
+    """Names of the variables loaded, left random, and in the file but unused."""
+
+    loaded: list
+    random: list
+    unused: list
+
+    def __str__(self):
+        return (
+            f'{len(self.loaded)} variables loaded, '
+            f'{len(self.random)} left random{shorten(self.random)}, '
+            f'{len(self.unused)} in the file unused{shorten(self.unused)}'
+        )
+
+
+def shorten(names):
+    """Return the first three names in brackets, or nothing."""
+    more = ', ...' if len(names) > 3 else ''
+    return f' ({", ".join(names[:3])}{more})' if names else ''
+
+
+class WeightsFile:
+    """The arrays of a checkpoint by TensorFlow 1 name, read when asked for.
+
+    Args:
+        prefix: path of a checkpoint in the old one-file format, or the common prefix
+            of the files of the new one.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it is damaged, or something else.
+    """
+
+    def __init__(self, prefix):
+        if not exists(prefix):
+            raise FileNotFoundError(f'{prefix} is not a checkpoint: no such file')
+        try:
+            self.reader = tf.train.load_checkpoint(prefix)
+        except (tf.errors.OpError, ValueError) as error:
+            raise ValueError(f'{prefix} is not a readable checkpoint') from error
+        shapes = self.reader.get_variable_to_shape_map()
+        self.key_of = {name_of_key(key): key for key in shapes}
+        self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
+
+    def read(self, name):
+        """Return the array of one name."""
+        return self.reader.get_tensor(self.key_of[name])
+
+
+class WeightsInMemory:
+    """Arrays by TensorFlow 1 name, with the interface of WeightsFile."""
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+        self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+
+    def read(self, name):
+        """Return the array of one name."""
+        return self.arrays[name]
+
+
+def name_of_key(key):
+    """Return the variable name behind a key of a checkpoint, ours or TensorFlow 1's."""
+    if not key.endswith(KEY_SUFFIX):
+        return key
+    # TensorFlow escapes '/' as '.S' and '.' as '..' in the keys of objects.
+    parts = key.removesuffix(KEY_SUFFIX).split('..')
+    return '.'.join(part.replace('.S', '/') for part in parts)
+
+
+def exists(prefix):
+    """Say whether `prefix` names a checkpoint of the new format or of the old one."""
+    return os.path.isfile(prefix) or os.path.isfile(f'{prefix}.index')
+
+
+def latest(directory):
+    """Return the prefix of the newest checkpoint in a directory.
+
+    The index file may hold absolute paths of where the directory once was; only
+    their last parts count.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the index file is damaged.
+    """
+    try:
+        state = tf.train.get_checkpoint_state(directory)
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(f'{directory}/checkpoint is damaged') from error
+    if state is not None and state.model_checkpoint_path:
+        name = os.path.basename(state.model_checkpoint_path)
+        if exists(os.path.join(directory, name)):
+            return os.path.join(directory, name)
+        raise FileNotFoundError(
+            f'{directory}/checkpoint names {name}, which is not there; '
+            'restore it, or name another one with --checkpoint'
+        )
+    raise FileNotFoundError(f'no checkpoint in {directory}; expected one of train.py')
+
+
+def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
+    """Give variables the arrays of their names.
+
+    Nothing is assigned unless everything fits.
+
+    Args:
+        variables: {name: Keras variable}.
+        weights: WeightsFile or WeightsInMemory.
+        source: what to call it in messages.
+        is_random_ok: function of a name; True where the weights may lack it. Default:
+            nowhere.
+        is_unused_ok: function of a name; True where the weights may have it without
+            a variable to take it, beyond what is_excused knows. Default: nowhere.
+
+    Returns:
+        Report.
+
+    Raises:
+        ValueError: names or shapes differ without an excuse; names the first and
+            counts the others.
+    """
+    shapes = weights.shapes
+    loaded = [name for name in variables if name in shapes]
+    random = [name for name in variables if name not in shapes]
+    unused = sorted(name for name in shapes if name not in variables)
+    missing = [name for name in random if not (is_random_ok and is_random_ok(name))]
+    foreign = [
+        name
+        for name in unused
+        if not is_excused(name, shapes) and not (is_unused_ok and is_unused_ok(name))
+    ]
+    if missing:
+        raise ValueError(
+            f'{source} lacks {len(missing)} of the {len(variables)} variables '
+            f'(first: {missing[0]}); check that it belongs to this --model_name and '
+            '--head_name'
+        )
+    if foreign:
+        raise ValueError(
+            f'{source} has {len(foreign)} variables that the model lacks '
+            f'(first: {foreign[0]}); check that it belongs to this --model_name and '
+            '--head_name'
+        )
+    for name in loaded:
+        if shapes[name] != tuple(variables[name].shape):
+            raise ValueError(
+                f'{source} has {name} of shape {shapes[name]}, the model expects '
+                f'{tuple(variables[name].shape)}; check --model_name and '
+                '--embedding_dim'
+            )
+    for name in loaded:
+        variables[name].assign(weights.read(name))
+    return Report(loaded, random, unused)
+
+
+def is_excused(name, names):
+    """Say whether a file may hold `name` although no variable takes it.
+
+    An optimizer's slot is called like its variable with one more part.
+    """
+    scope, _, _ = name.rpartition('/')
+    is_slot = scope in names
+    is_classifier = any(part in UNUSED_PARTS for part in name.split('/'))
+    return is_slot or is_classifier or name in UNUSED_NAMES
+
+
+def variables_by_name(model):
+    """Return {name: variable} of a model's weights and moving averages."""
+    return {variable.path: variable for variable in model.variables}
+
+
+def load_weights(model, prefix):
+    """Restore a whole model, head included, from a checkpoint.
+
+    Args:
+        model: of model.build_model.
+        prefix: of the checkpoint.
+
+    Returns:
+        Report.
+
+    Raises:
+        FileNotFoundError, ValueError: see WeightsFile and restore.
+    """
+    return restore(variables_by_name(model), WeightsFile(prefix), prefix)
+
+
+def load_body(model, weights, source):
+    """Restore a model's net, and leave its head random.
+
+    Args:
+        model: of model.build_model.
+        weights: WeightsFile or WeightsInMemory.
+        source: what to call it in messages.
+
+    Returns:
+        Report.
+
+    Raises:
+        ValueError: see restore.
+    """
+    variables = variables_by_name(model)
+    scope = body_scope(model)
+    head = {name for name in variables if not name.startswith(scope)}
+    return restore(
+        {name: v for name, v in variables.items() if name not in head},
+        weights,
+        source,
+        is_unused_ok=lambda name: not name.startswith(scope),
+    )._replace(random=sorted(head))
+
+
+def body_scope(model):
+    """Return the scope of a model's net, such as 'resnet_v1_50/'."""
+    return model.layers[1].name + '/'
+
+
+def imagenet_weights(net, net_name):
+    """Download the ImageNet weights of a net's Keras application.
+
+    Args:
+        net: a module of nets/.
+        net_name: what to call it in messages.
+
+    Returns:
+        WeightsInMemory.
+
+    Raises:
+        ValueError: there is no such application, or the download failed.
+    """
+    if not hasattr(net, 'KERAS_APPLICATION'):
+        raise ValueError(
+            f'no Keras application has the architecture of {net_name}; give '
+            '--initial_checkpoint a checkpoint file'
+        )
+    application = getattr(keras.applications, net.KERAS_APPLICATION)
+    try:
+        source = application(weights='imagenet', include_top=False)
+    except Exception as error:  # keras.utils.get_file raises a bare Exception.
+        raise ValueError(
+            f'the ImageNet weights of keras.applications.{net.KERAS_APPLICATION} '
+            f'cannot be downloaded ({error}); check the network, or give '
+            '--initial_checkpoint a checkpoint file'
+        ) from error
+    return WeightsInMemory(net.from_keras(source))
+
+
+class TrainingState:
+    """All that a run has to save: the model, Adam's moments and the step.
+
+    Args:
+        model: of model.build_model.
+        optimizer: a Keras optimizer, built for the model's trainable variables.
+        directory: where `checkpoint-STEP.*` and the index `checkpoint` live.
+    """
+
+    def __init__(self, model, optimizer, directory):
+        self.directory = directory
+        self.variables = variables_by_name(model) | name_optimizer_variables(
+            optimizer, model.trainable_variables
+        )
+        # Keys are names of variables, never of Python attributes: a refactoring must
+        # not orphan anybody's checkpoint.
+        self.manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(**self.variables),
+            directory,
+            max_to_keep=None,
+            checkpoint_name='checkpoint',
+        )
+
+    @property
+    def step(self):
+        """Number of updates made so far."""
+        return int(self.variables[STEP_NAME].numpy())
+
+    def save(self, step):
+        """Write `checkpoint-STEP`; the index names it once it is complete.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        try:
+            self.manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            reason = getattr(error, 'message', str(error))
+            raise OSError(
+                f'cannot write checkpoint-{step} to {self.directory} ({reason}); '
+                'earlier checkpoints are unharmed'
+            ) from error
+
+    def load(self, prefix):
+        """Restore everything, from our checkpoint or from one of the original.
+
+        Returns:
+            Report.
+
+        Raises:
+            FileNotFoundError, ValueError: see WeightsFile and restore.
+        """
+        return restore(self.variables, WeightsFile(prefix), prefix)
+
+
+def name_optimizer_variables(optimizer, trainable_variables):
+    """Return {name: variable} of an optimizer, named as TensorFlow 1 would.
+
+    Args:
+        optimizer: a Keras optimizer that is built.
+        trainable_variables: what it was built for.
+
+    Returns:
+        dict with `global_step` and, for Adam, `VARIABLE/Adam` and `VARIABLE/Adam_1`.
+        The learning rate is no state: it follows from the step.
+    """
+    # Keras calls the slot of a/b 'adam/a_b_momentum'.
+    owners = {v.path.replace('/', '_'): v.path for v in trainable_variables}
+    named = {STEP_NAME: optimizer.iterations}
+    for variable in optimizer.variables:
+        owner, _, slot = variable.path.removeprefix(f'{optimizer.name}/').rpartition(
+            '_'
+        )
+        if owner in owners:
+            named[f'{owners[owner]}/{SLOT_NAMES.get(slot, slot)}'] = variable
+    return named

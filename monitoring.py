@@ -1,0 +1,235 @@
+"""What a training run tells: log lines, TensorBoard, arrays of every iteration."""
+
+import collections
+import datetime
+import json
+import os
+import pathlib
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+import common
+import loss
+
+# Iterations over which the time of one is averaged: long enough that a slow disk
+# access does not move the ETA, short enough to follow a change.
+SPEED_WINDOW = 50
+
+
+class Speed:
+    """Running mean of the seconds per iteration.
+
+    The first iteration counts only until there is a second: it builds the graph.
+    """
+
+    def __init__(self):
+        self.started = time.perf_counter()
+        self.ends = collections.deque(maxlen=SPEED_WINDOW + 1)
+
+    def tick(self):
+        """Count an iteration that has just ended; return its duration, seconds."""
+        previous = self.ends[-1] if self.ends else self.started
+        self.ends.append(time.perf_counter())
+        return self.ends[-1] - previous
+
+    @property
+    def secs_per_iter(self):
+        """Mean duration of the last iterations, seconds."""
+        if len(self.ends) < 2:
+            return self.ends[-1] - self.started
+        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
+
+
+def format_iteration(step, outcome, k, secs_per_iter, iterations_left):
+    """Return the log line of an iteration.
+
+    Args:
+        step: number of the iteration, from 1.
+        outcome: of a training step, see train.py.
+        k: neighbours behind outcome's precision.
+        secs_per_iter: running mean, seconds.
+        iterations_left: until the end of the run.
+    """
+    losses = outcome['losses'].numpy()
+    eta = datetime.timedelta(seconds=round(secs_per_iter * iterations_left))
+    return (
+        f'iter:{step:6d}, loss min|avg|max: '
+        f'{losses.min():.3f}|{losses.mean():.3f}|{losses.max():6.3f}, '
+        f'batch-p@{k}: {float(outcome["precision"]):.2%}, '
+        f'ETA: {eta} ({secs_per_iter:.2f}s/it)'
+    )
+
+
+def write_scalars(outcome, k, learning_rate, secs_per_iter):
+    """Write an iteration's scalars to the default TensorBoard writer.
+
+    Args:
+        outcome: of a training step, see train.py.
+        k: neighbours behind outcome's precision.
+        learning_rate: of the iteration.
+        secs_per_iter: duration of the iteration, seconds.
+    """
+    losses = outcome['losses']
+    tf.summary.scalar('loss', tf.reduce_mean(losses))
+    tf.summary.scalar('batch_top1', outcome['top1'])
+    tf.summary.scalar(f'batch_prec_at_{k}', outcome['precision'])
+    # A soft loss never reaches 0; below this it no longer moves anything.
+    tf.summary.scalar('active_count', tf.math.count_nonzero(losses > 1e-5))
+    tf.summary.scalar('learning_rate', learning_rate)
+    tf.summary.scalar('secs_per_iter', secs_per_iter)
+
+
+def write_histograms(outcome, pids):
+    """Write an iteration's histograms to the default TensorBoard writer.
+
+    Args:
+        outcome: of a training step, see train.py.
+        pids: [B].
+    """
+    positive, negative = loss.split_dists(outcome['dists'], pids)
+    tf.summary.histogram('loss_distribution', outcome['losses'])
+    tf.summary.histogram('embedding_dists', outcome['dists'])
+    tf.summary.histogram('embedding_pos_dists', positive)
+    tf.summary.histogram('embedding_neg_dists', negative)
+    tf.summary.histogram('embedding_lengths', tf.norm(outcome['embs'], axis=1))
+
+
+class Journal:
+    """Everything a run writes about its iterations; a context, closed at its end.
+
+    Args:
+        logger: of common.setup_logging.
+        directory: of TensorBoard's events and of the detailed logs.
+        first_step, last_step: iterations made before, and at the end of the run.
+        k: neighbours behind an outcome's precision.
+        histogram_frequency: iterations between histograms; 0: none.
+        detailed_logs: a DetailedLogs, or None.
+    """
+
+    def __init__(
+        self,
+        logger,
+        directory,
+        first_step,
+        last_step,
+        k,
+        histogram_frequency=0,
+        detailed_logs=None,
+    ):
+        self.logger = logger
+        self.last_step = last_step
+        self.k = k
+        self.histogram_frequency = histogram_frequency
+        self.detailed_logs = detailed_logs
+        self.writer = tf.summary.create_file_writer(directory)
+        self.speed = Speed()
+        # disable=None: a bar on a terminal, nothing in a file or a pipe.
+        self.bar = tqdm.tqdm(
+            total=last_step, initial=first_step, disable=None, unit='it'
+        )
+
+    def __enter__(self):
+        return self
+
+    def write(self, step, rows, pids, learning_rate, outcome):
+        """Report an iteration that has just ended.
+
+        Args:
+            step: its number, from 1.
+            rows: int64 [B], of the data set.
+            pids: [B].
+            learning_rate: of its update.
+            outcome: of a training step, see train.py.
+        """
+        secs = self.speed.tick()
+        mean_secs = self.speed.secs_per_iter
+        left = self.last_step - step
+        self.logger.info(format_iteration(step, outcome, self.k, mean_secs, left))
+        self.bar.update()
+        with self.writer.as_default(step=step):
+            write_scalars(outcome, self.k, learning_rate, secs)
+            if self.histogram_frequency and step % self.histogram_frequency == 0:
+                write_histograms(outcome, pids)
+        if self.detailed_logs is not None:
+            self.detailed_logs.write(step, rows, outcome)
+
+    def __exit__(self, *_):
+        self.bar.close()
+        self.writer.close()
+        if self.detailed_logs is not None:
+            self.detailed_logs.flush()
+
+
+class DetailedLogs:
+    """Embeddings, losses and FIDs of every iteration, as mem-mapped arrays.
+
+    Three raw files, `embeddings` float32 [T, B, D], `losses` float32 [T, B] and `fids`
+    bytes [T, B], row t = iteration t + 1, each with a header `NAME.json` that holds
+    dtype and shape:
+
+        header = json.load(open('embeddings.json'))
+        shape = tuple(header['shape'])
+        embs = np.memmap('embeddings', header['dtype'], 'r', shape=shape)
+
+    Args:
+        directory: where the files go; existing ones are continued.
+        iterations: T, of the whole run.
+        batch_size: B.
+        embedding_dim: D.
+        fids: object array [N] of str, the data set.
+    """
+
+    def __init__(self, directory, iterations, batch_size, embedding_dim, fids):
+        self.fids = np.array([fid.encode('utf-8') for fid in fids])  # [N]
+        shape = (iterations, batch_size)
+        self.arrays = {
+            'embeddings': open_array(
+                directory, 'embeddings', np.float32, (*shape, embedding_dim)
+            ),
+            'losses': open_array(directory, 'losses', np.float32, shape),
+            'fids': open_array(directory, 'fids', self.fids.dtype, shape),
+        }
+
+    def write(self, step, rows, outcome):
+        """Store iteration `step`, numbered from 1.
+
+        Args:
+            step: number of the iteration.
+            rows: int64 [B], of the data set.
+            outcome: of a training step, see train.py.
+        """
+        self.arrays['embeddings'][step - 1] = outcome['embs']
+        self.arrays['losses'][step - 1] = outcome['losses']
+        self.arrays['fids'][step - 1] = self.fids[rows]
+
+    def flush(self):
+        """Hand everything to the operating system."""
+        for array in self.arrays.values():
+            array.flush()
+
+
+def open_array(directory, name, dtype, shape):
+    """Return a writable mem-mapped array; one that exists keeps its first rows.
+
+    Raises:
+        ValueError: an existing file holds rows of another dtype or shape.
+    """
+    filename = os.path.join(directory, name)
+    header = {'dtype': np.dtype(dtype).str, 'shape': list(shape)}
+    header_file = f'{filename}.json'
+    if os.path.exists(header_file):
+        old = json.loads(pathlib.Path(header_file).read_text(encoding='utf-8'))
+        if (old['dtype'], old['shape'][1:]) != (header['dtype'], header['shape'][1:]):
+            raise ValueError(
+                f'{filename} holds rows {old["dtype"]} {old["shape"][1:]}, this run '
+                f'writes {header["dtype"]} {header["shape"][1:]}; move it away'
+            )
+    common.write_json(header_file, header)
+    num_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
+    with open(filename, 'ab') as file:
+        # Sparse on most file systems: rows not yet written take no room.
+        file.truncate(num_bytes)
+    return np.memmap(filename, dtype, 'r+', shape=shape)
