@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at 
 import argparse
 import contextlib
 import csv
+import importlib
 import importlib.util
 import json
 import logging
@@ -145,6 +146,27 @@ def describe_error(error):
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror}'
     return ' '.join(str(error).split())
+
+
+def start_tensorflow():
+    """Import TensorFlow without its start-up chatter on stderr.
+
+    It writes a dozen lines about kernels and missing GPUs whatever its log level, and
+    ours would drown. If the import fails, all of it is shown.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as chatter:
+        os.dup2(chatter.fileno(), 2)
+        try:
+            importlib.import_module('tensorflow').config.list_physical_devices()
+        except BaseException:
+            chatter.seek(0)
+            os.write(stderr, chatter.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def setup_logging(log_file=None, quiet=False):

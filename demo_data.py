@@ -118,10 +118,10 @@ class Camera:
 
 
 CAMERAS = (
-    Camera(1, 'pavement', 180, (1.06, 1.0, 0.90), 0.95, 1.0, 0.3, (0.87, 0.94)),
-    Camera(2, 'wall', 0, (0.90, 0.98, 1.10), 1.05, 0.95, 0.5, (0.83, 0.91)),
-    Camera(3, 'lawn', 90, (0.95, 1.05, 0.90), 1.12, 0.95, 0.4, (0.87, 0.94)),
-    Camera(4, 'corridor', 290, (1.08, 0.98, 1.00), 0.90, 0.85, 0.6, (0.84, 0.93)),
+    Camera(1, 'pavement', 180, (1.04, 1.0, 0.94), 0.97, 1.0, 0.3, (0.88, 0.94)),
+    Camera(2, 'wall', 0, (0.94, 0.98, 1.06), 1.03, 0.95, 0.4, (0.85, 0.92)),
+    Camera(3, 'lawn', 90, (0.97, 1.03, 0.94), 1.06, 0.95, 0.3, (0.88, 0.94)),
+    Camera(4, 'corridor', 290, (1.05, 0.98, 1.00), 0.94, 0.9, 0.5, (0.86, 0.93)),
 )
 
 
@@ -202,7 +202,7 @@ def make_cloth(rng, colours, patterns):
         first=dye(rng, first),
         second=dye(rng, second),
         pattern=pick(rng, patterns),
-        period=float(rng.uniform(0.055, 0.10)),
+        period=float(rng.uniform(0.06, 0.11)),
     )
 
 
@@ -234,8 +234,8 @@ def make_identity(rng):
 
 def make_pose(rng, camera):
     """Return a random Pose: walking or standing, mostly as usual for the camera."""
-    yaw = camera.yaw + rng.normal(0, 18)
-    if rng.random() < 0.15:
+    yaw = camera.yaw + rng.normal(0, 15)
+    if rng.random() < 0.1:
         yaw = rng.uniform(0, 360)
     return Pose(
         yaw=float(np.deg2rad(yaw)),
@@ -701,7 +701,7 @@ def frame_well(rng, camera):
     """Return the Framing of a fair detection: the whole person, roughly centred."""
     return Framing(
         body_height=float(rng.uniform(*camera.body_heights)),
-        x=float(0.5 + rng.normal(0, 0.05)),
+        x=float(0.5 + rng.normal(0, 0.04)),
         ground=float(0.965 + rng.normal(0, 0.015)),
     )
 
@@ -744,14 +744,14 @@ def photograph(canvas, camera, rng):
     in which they befall a real image.
     """
     pixels = cv2.resize(canvas, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA) / 255
-    side_light = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, WIDTH)  # [W]
-    pixels *= rng.uniform(0.82, 1.15) * side_light[None, :, None]
-    pixels *= np.multiply(camera.gains, rng.normal(1, 0.03, 3))
+    side_light = 1 + rng.uniform(-0.12, 0.12) * np.linspace(-1, 1, WIDTH)  # [W]
+    pixels *= rng.uniform(0.86, 1.12) * side_light[None, :, None]
+    pixels *= np.multiply(camera.gains, rng.normal(1, 0.02, 3))
     grey = pixels.mean(axis=2, keepdims=True)
     pixels = grey + camera.saturation * (pixels - grey)
     pixels = np.clip(pixels, 0, 1) ** camera.gamma
     pixels = cv2.GaussianBlur(pixels, (0, 0), camera.blur * rng.uniform(0.8, 1.4))
-    pixels += rng.normal(0, rng.uniform(0.01, 0.025), pixels.shape)
+    pixels += rng.normal(0, rng.uniform(0.005, 0.02), pixels.shape)
     return np.rint(255 * np.clip(pixels, 0, 1)).astype(np.uint8)
 
 
@@ -765,15 +765,15 @@ def draw_person(identity, camera, rng, frame=frame_well):
         frame: frame_well or frame_badly.
     """
     canvas = crop_scene(camera, rng)
-    if rng.random() < 0.1:
+    if rng.random() < 0.08:
         paint_passer_by(canvas, camera, rng)
     if identity is not None:
         pose, framing = make_pose(rng, camera), frame(rng, camera)
         paint_body(canvas, identity, pose, framing, rng.random())
     obstacle = rng.random()
-    if obstacle < 0.08:
+    if obstacle < 0.05:
         paint_obstacle(canvas, rng)
-    elif obstacle < 0.14:
+    elif obstacle < 0.10:
         paint_passer_by(canvas, camera, rng)
     return photograph(canvas, camera, rng)
 

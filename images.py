@@ -2,7 +2,10 @@
 
 import os
 
-import tensorflow as tf
+import common
+
+# Imported at first use: the names of crops are choices of a flag.
+tf = common.lazy_import('tensorflow')
 
 # What embed.py's --crop_augment makes of one image, in the order of the original.
 CROP_CHOICES = ('center', 'avgpool', 'five')

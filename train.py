@@ -513,8 +513,9 @@ def check_finite(losses, step, state):
 
 def main(argv=None):
     args, notes = parse_args(argv)
-    check_initial_checkpoint(args.initial_checkpoint)
     pids, fids = common.load_dataset(args.train_set, args.image_root)
+    common.start_tensorflow()
+    check_initial_checkpoint(args.initial_checkpoint)
     sampler = batches.Sampler(pids, args.batch_p, args.batch_k, args.seed)
     embedder, optimizer, state = build_state(args)
     if args.resume:

@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Embed the images of a CSV data set with a trained network.
+
+    python embed.py --experiment_root ~/exp/market --dataset data/market1501_query.csv
+
+Reads args.json and the newest checkpoint. Writes `emb`, float32 [N, D], in CSV order,
+with `fid` and `pid`, to market1501_query_embeddings.h5 in the experiment root; with
+--flip_augment or --crop_augment five also `emb_aug`, float32 [A, N, D], one layer for
+each variant that `augmentation_types` names.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+
+import numpy as np
+
+import aggregators
+import common
+import images
+
+# Imported at first use, so that --help and a mistyped flag answer at once.
+tf = common.lazy_import('tensorflow')
+h5py = common.lazy_import('h5py')
+tqdm = common.lazy_import('tqdm')
+batches = common.lazy_import('batches')
+checkpoints = common.lazy_import('checkpoints')
+model = common.lazy_import('model')
+
+# What embed.py needs to know of a training run.
+TRAINING_FLAGS = (
+    'model_name',
+    'head_name',
+    'embedding_dim',
+    'net_input_height',
+    'net_input_width',
+    'pre_crop_height',
+    'pre_crop_width',
+)
+
+
+def build_parser():
+    """Return the parser of embed.py's flags."""
+    parser = common.new_parser(__doc__)
+
+    required = parser.add_argument_group('required')
+    required.add_argument(
+        '--experiment_root',
+        required=True,
+        type=common.readable_directory,
+        help='Directory of the training run: args.json and checkpoints.',
+    )
+    required.add_argument(
+        '--dataset',
+        required=True,
+        type=common.path,
+        help='CSV of the images, a line `PID,FID` each; see make_csv.py.',
+    )
+
+    data = parser.add_argument_group('data and model')
+    data.add_argument(
+        '--image_root',
+        type=common.path,
+        help="Directory that the FIDs are relative to. Default: the training run's.",
+    )
+    data.add_argument(
+        '--checkpoint',
+        help='Name of a checkpoint in the experiment root, such as checkpoint-25000. '
+        'Default: the newest.',
+    )
+    data.add_argument(
+        '--loading_threads',
+        default=8,
+        type=common.positive_int,
+        help='Images read at the same time.',
+    )
+    data.add_argument(
+        '--batch_size',
+        default=256,
+        type=common.positive_int,
+        help='Images per pass through the net; fewer need less memory.',
+    )
+
+    augmentation = parser.add_argument_group('test-time augmentation')
+    augmentation.add_argument(
+        '--flip_augment',
+        action='store_true',
+        help='Embed every image and its mirror image.',
+    )
+    augmentation.add_argument(
+        '--crop_augment',
+        choices=images.CROP_CHOICES,
+        help='Resize images to the pre-crop size of the training and embed their '
+        'centre; the whole (the net averages over it); or centre and four corners. '
+        'Without it images are resized to the net input.',
+    )
+    augmentation.add_argument(
+        '--aggregator',
+        choices=tuple(aggregators.AGGREGATOR_CHOICES),
+        help='How the variants of an image become one embedding: their mean, or '
+        'their mean scaled to length 1. Required where an image has several variants.',
+    )
+
+    output = parser.add_argument_group('output')
+    output.add_argument(
+        '--filename',
+        type=common.path,
+        help='The HDF5 file to write. Default: the name of the dataset with '
+        '_embeddings.h5, in the experiment root. An existing file is replaced once '
+        'the new one is complete.',
+    )
+    output.add_argument('--quiet', action='store_true', help='No progress, no report.')
+    return parser
+
+
+def parse_args(argv):
+    """Return the checked flags and the names of the variants of an image."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    variants = images.augmentation_plan(args.flip_augment, args.crop_augment)
+    if len(variants) > 1 and args.aggregator is None:
+        parser.error(
+            f'{len(variants)} variants of every image need an --aggregator: '
+            f'{" or ".join(aggregators.AGGREGATOR_CHOICES)}'
+        )
+    if len(variants) == 1 and args.aggregator is not None:
+        parser.error(
+            '--aggregator has nothing to join: add --flip_augment or --crop_augment '
+            'five, or leave it out'
+        )
+    if args.filename is None:
+        name = pathlib.Path(args.dataset).stem + '_embeddings.h5'
+        args.filename = os.path.join(args.experiment_root, name)
+    return args, variants
+
+
+def read_training_args(experiment_root):
+    """Return the flags of the training run that matter here, as a dict.
+
+    Raises:
+        FileNotFoundError, ValueError: args.json is missing, or lacks one of them.
+    """
+    stored = common.read_args(experiment_root)
+    missing = [name for name in TRAINING_FLAGS if name not in stored]
+    if missing:
+        raise ValueError(
+            f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
+            'flags of a train.py run'
+        )
+    return stored
+
+
+def restore_model(training, prefix):
+    """Return (model, report) of a training run and one of its checkpoints.
+
+    Args:
+        training: dict of its flags.
+        prefix: of the checkpoint.
+    """
+    embedder = model.build_model(
+        training['model_name'], training['head_name'], training['embedding_dim']
+    )
+    return embedder, checkpoints.load_weights(embedder, prefix)
+
+
+def image_size(training, crop):
+    """Return (height, width) that images are resized to, pixels.
+
+    Args:
+        training: dict of the training run's flags.
+        crop: of --crop_augment, or None.
+
+    Raises:
+        ValueError: the crops are larger than the image.
+    """
+    net_size = training['net_input_height'], training['net_input_width']
+    pre_crop_size = training['pre_crop_height'], training['pre_crop_width']
+    if crop is None:
+        return net_size
+    if crop != 'avgpool' and (
+        net_size[0] > pre_crop_size[0] or net_size[1] > pre_crop_size[1]
+    ):
+        raise ValueError(
+            f'--crop_augment {crop} cannot cut {net_size[0]}x{net_size[1]} pixels out '
+            f"of the training run's pre-crop size {pre_crop_size[0]}x"
+            f'{pre_crop_size[1]}; leave it out'
+        )
+    return pre_crop_size
+
+
+def embed(embedder, dataset, variants, net_size, size):
+    """Yield the embeddings of a data set, batch by batch.
+
+    Args:
+        embedder: of model.build_model.
+        dataset: of batches.image_batches.
+        variants: names of images.augmentation_plan, A of them.
+        net_size: (height, width) of a crop, pixels.
+        size: (height, width) of the data set's images, pixels.
+
+    Yields:
+        float32 [A, B, D].
+    """
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3))])
+    def embed_batch(batch):
+        embs = [
+            embedder(images.augment(batch, variant, *net_size), training=False)['emb']
+            for variant in variants
+        ]
+        return tf.stack(embs)  # [A, B, D]
+
+    for batch in dataset:
+        yield embed_batch(batch).numpy()
+
+
+def write_embeddings(filename, embs, pids, fids, variants, aggregator, attributes):
+    """Write the HDF5 file; it gets its name once it is complete.
+
+    Args:
+        filename: of the HDF5 file.
+        embs: iterable of float32 [A, B, D], in the order of the data set.
+        pids, fids: object arrays [N] of str.
+        variants: names of images.augmentation_plan, A of them.
+        aggregator: function of aggregators.py, or None if A is 1.
+        attributes: {name: str}, stored with the file.
+
+    Raises:
+        ValueError: an embedding is not finite.
+    """
+    text = h5py.string_dtype('utf-8')
+    with common.complete_file(filename) as temporary, h5py.File(temporary, 'w') as file:
+        file.attrs.update(attributes)
+        file.create_dataset('fid', data=fids, dtype=text)
+        file.create_dataset('pid', data=pids, dtype=text)
+        file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
+        done = 0
+        for batch in embs:
+            joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
+            check_finite(joined, fids[done:])
+            if done == 0:
+                shape = (len(fids), joined.shape[-1])
+                emb = file.create_dataset('emb', shape, np.float32)
+                if aggregator is not None:
+                    emb_aug = file.create_dataset(
+                        'emb_aug', (len(variants), *shape), np.float32
+                    )
+            rows = slice(done, done + len(joined))
+            emb[rows] = joined
+            if aggregator is not None:
+                emb_aug[:, rows] = batch
+            done = rows.stop
+        file['embs'] = emb  # A second name of the same data, that of the documentation.
+
+
+def check_finite(embs, fids):
+    """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
+    bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f'the embedding of {fids[bad[0]]} is not finite; the network has diverged '
+            'in training: choose an earlier --checkpoint'
+        )
+
+
+def describe(args, prefix):
+    """Return the attributes of the HDF5 file: arguments, checkpoint and versions."""
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ('tensorflow', 'keras', 'numpy', 'h5py')
+    }
+    return {
+        'args': json.dumps(vars(args), sort_keys=True),
+        'checkpoint': prefix,
+        'versions': json.dumps(versions, sort_keys=True),
+    }
+
+
+def read_batches(dataset, paths, batch_size, quiet):
+    """Yield the batches of a data set, under a progress bar.
+
+    Args:
+        dataset: of batches.image_batches.
+        paths: its files, list [N] of str.
+        batch_size: of its batches.
+        quiet: whether there is no bar.
+
+    Raises:
+        ValueError: an image cannot be read; it is named.
+    """
+    iterator = iter(dataset)
+    # disable=None: a bar on a terminal, nothing in a file or a pipe.
+    hidden = True if quiet else None
+    with tqdm.tqdm(total=len(paths), unit=' images', disable=hidden) as bar:
+        for first in range(0, len(paths), batch_size):
+            upcoming = paths[first : first + batch_size]
+            yield batches.next_batch(iterator, upcoming.copy)
+            bar.update(len(upcoming))
+
+
+def main(argv=None):
+    args, variants = parse_args(argv)
+    training = read_training_args(args.experiment_root)
+    image_root = args.image_root or training['image_root']
+    pids, fids = common.load_dataset(args.dataset, image_root)
+    size = image_size(training, args.crop_augment)
+    common.start_tensorflow()
+    if args.checkpoint is None:
+        prefix = checkpoints.latest(args.experiment_root)
+    else:
+        prefix = os.path.join(args.experiment_root, args.checkpoint)
+    logger = common.setup_logging(quiet=args.quiet)
+    embedder, report = restore_model(training, prefix)
+    logger.info(f'{prefix}: {report}')
+
+    paths = batches.join_paths(image_root, fids)
+    dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
+    net_size = training['net_input_height'], training['net_input_width']
+    embs = embed(
+        embedder,
+        read_batches(dataset, paths, args.batch_size, args.quiet),
+        variants,
+        net_size,
+        size,
+    )
+    write_embeddings(
+        args.filename,
+        embs,
+        pids,
+        fids,
+        variants,
+        aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
+        describe(args, prefix),
+    )
+    logger.info(f'{args.filename}: {len(fids)} embeddings')
+
+
+if __name__ == '__main__':
+    common.run(main)
