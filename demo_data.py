@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a small person re-identification data set, to learn on before Market-1501 is.
 
-    python demo_data.py demo_data --seed 0 --contact_sheet contact_sheet.png
+    python demo_data.py ~/data/demo --seed 0 --contact_sheet ~/data/demo.png
 
 Writes bounding_box_train, query and bounding_box_test with Market-1501's file names
 (0002_c1s1_000451_03.jpg; 0000 is a distractor, -1 is junk) and demo_data.json with
@@ -24,7 +24,7 @@ import numpy as np
 import common
 
 HEIGHT, WIDTH = 128, 64  # Pixels, as Market-1501.
-# Drawing larger and averaging is the anti-aliasing; 3 looks like 4 and is faster.
+# Drawing larger and averaging is the anti-aliasing; 4 looks no better and is slower.
 SUPERSAMPLING = 3
 JPEG_QUALITY = 90
 SUBSETS = ('bounding_box_train', 'query', 'bounding_box_test')
@@ -68,6 +68,9 @@ SKIN_COLOURS = ((240, 204, 180), (222, 176, 144), (186, 134, 100), (122, 82, 60)
 # Distances are in body heights: 1 is the height of a person of average build.
 HIP_HEIGHT, SHOULDER_HEIGHT, HEAD_HEIGHT = 0.5, 0.805, 0.925
 THIGH, SHIN, UPPER_ARM, FOREARM = 0.235, 0.225, 0.165, 0.155
+
+ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+UNIT_CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)  # [16, 2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +120,8 @@ class Camera:
     body_heights: tuple  # Range of the average person's height, 1 = image height.
 
 
+# Chosen so that colours differ between cameras as little as lets a small network pass
+# 80 % mAP in 300 iterations; an untrained one stays below 10 %.
 CAMERAS = (
     Camera(1, 'pavement', 180, (1.04, 1.0, 0.94), 0.97, 1.0, 0.3, (0.88, 0.94)),
     Camera(2, 'wall', 0, (0.94, 0.98, 1.06), 1.03, 0.95, 0.4, (0.85, 0.92)),
@@ -268,8 +273,7 @@ def project(points, yaw):
 
 def make_ellipse(centre, radii):
     """Return the outline of an upright ellipse, float [16, 2]."""
-    angles = np.arange(16) * (2 * np.pi / 16)
-    return np.asarray(centre) + np.stack([np.cos(angles), np.sin(angles)], 1) * radii
+    return np.asarray(centre) + UNIT_CIRCLE * radii
 
 
 def make_limb(joints, radii, cloth, yaw):
@@ -554,7 +558,7 @@ def paint(canvas, part, origin, scale, light):
     y = (origin[1] - np.arange(top, bottom)) / scale
     colours = np.minimum(weave(part.cloth, x, y) * shade[..., None], 255)
     region = canvas[top:bottom, left:right]
-    np.copyto(region, colours.astype(np.uint8), where=mask[..., None] > 0)
+    cv2.copyTo(colours.astype(np.uint8), mask, region)
 
 
 def paint_body(canvas, identity, pose, framing, light):
