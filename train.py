@@ -28,7 +28,6 @@ from nets import NET_CHOICES
 np = common.lazy_import('numpy')
 pd = common.lazy_import('pandas')
 tf = common.lazy_import('tensorflow')
-keras = common.lazy_import('keras')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 model = common.lazy_import('model')
@@ -324,9 +323,9 @@ def check_initial_checkpoint(initial_checkpoint):
 
 def build_state(args):
     """Return (model, optimizer, TrainingState) of a run, the weights random."""
-    keras.utils.set_random_seed(args.seed)
+    tf.keras.utils.set_random_seed(args.seed)
     embedder = model.build_model(args.model_name, args.head_name, args.embedding_dim)
-    optimizer = keras.optimizers.Adam(args.learning_rate, epsilon=1e-8)
+    optimizer = tf.keras.optimizers.Adam(args.learning_rate, epsilon=1e-8)
     optimizer.build(embedder.trainable_variables)
     state = checkpoints.TrainingState(embedder, optimizer, args.experiment_root)
     return embedder, optimizer, state
