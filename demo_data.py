@@ -120,8 +120,8 @@ class Camera:
     body_heights: tuple  # Range of the average person's height, 1 = image height.
 
 
-# Chosen so that colours differ between cameras as little as lets a small network pass
-# 80 % mAP in 300 iterations; an untrained one stays below 10 %.
+# Milder than real cameras, so that 300 iterations take a plain six-layer network from
+# scratch past 80 % mAP (82 to 92 % on seeds 0 and 1); untrained, it stays below 10 %.
 CAMERAS = (
     Camera(1, 'pavement', 180, (1.04, 1.0, 0.94), 0.97, 1.0, 0.3, (0.88, 0.94)),
     Camera(2, 'wall', 0, (0.94, 0.98, 1.06), 1.03, 0.95, 0.4, (0.85, 0.92)),
