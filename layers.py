@@ -5,11 +5,18 @@ called `resnet_v1_50` owns `resnet_v1_50/conv1/weights` and
 `resnet_v1_50/conv1/BatchNorm/gamma`, exactly as in the checkpoints of TensorFlow 1.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
 # slim's variance scaling: truncated normal, variance 2 / fan-in (He et al. 2015).
-HE_NORMAL = keras.initializers.VarianceScaling(2.0, 'fan_in', 'truncated_normal')
+# Makers of initializers, not initializers: Keras draws the seed of one when it is made,
+# so layers that share one would start with the same weights, and one made at import
+# would take part in the random numbers of some runs but not of others.
+HE_NORMAL = functools.partial(
+    keras.initializers.VarianceScaling, 2.0, 'fan_in', 'truncated_normal'
+)
 
 
 class Chain(keras.layers.Layer):
@@ -114,7 +121,7 @@ class ConvBN(keras.layers.Layer):
             the rest after, whatever the image size, as slim's ResNets do; otherwise
             TensorFlow's 'SAME', whose padding depends on the image size.
         epsilon: of the batch norm.
-        initializer: of the weights.
+        initializer: function that returns a new Keras initializer of the weights.
     """
 
     def __init__(
@@ -134,7 +141,7 @@ class ConvBN(keras.layers.Layer):
         self.stride = stride
         self.activation = activation
         self.pads_explicitly = pads_explicitly
-        self.initializer = initializer
+        self.initializer = initializer()
         self.batch_norm = BatchNorm(epsilon=epsilon)
 
     def build(self, input_shape):
@@ -190,7 +197,7 @@ class Dense(keras.layers.Layer):
         units: number of outputs.
         batch_norm: a BatchNorm layer that replaces the bias, or None.
         activation: applied last; None: nothing.
-        initializer: of the weights.
+        initializer: function that returns a new Keras initializer of the weights.
     """
 
     def __init__(
@@ -198,14 +205,14 @@ class Dense(keras.layers.Layer):
         units,
         batch_norm=None,
         activation=None,
-        initializer='glorot_uniform',
+        initializer=keras.initializers.GlorotUniform,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.units = units
         self.batch_norm = batch_norm
         self.activation = activation
-        self.initializer = initializer
+        self.initializer = initializer()
 
     def build(self, input_shape):
         """Create the weights, float32 [F, units], and the biases [units], if any."""

@@ -27,7 +27,7 @@ def embed(features, embedding_dim, normalises):
     # float32 whatever the policy: distances and the loss need the digits.
     emb_raw = layers.Dense(
         embedding_dim,
-        initializer=keras.initializers.Orthogonal(),
+        initializer=keras.initializers.Orthogonal,
         name='emb',
         dtype='float32',
     )(features)

@@ -3,6 +3,8 @@
 Source: Howard et al. 2017, arXiv:1704.04861, table 1.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -29,7 +31,9 @@ CONV_ARGS = {
     'activation': tf.nn.relu6,
     'pads_explicitly': False,
     'epsilon': 1e-3,
-    'initializer': keras.initializers.TruncatedNormal(stddev=0.09),  # slim's
+    'initializer': functools.partial(  # slim's
+        keras.initializers.TruncatedNormal, stddev=0.09
+    ),
 }
 
 
