@@ -112,13 +112,10 @@ def latest(directory):
     their last parts count.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: the index file is damaged.
+        FileNotFoundError: there is none, or the index file is damaged.
     """
-    try:
-        state = tf.train.get_checkpoint_state(directory)
-    except (tf.errors.OpError, ValueError) as error:
-        raise ValueError(f'{directory}/checkpoint is damaged') from error
+    # A damaged index file reads as none, after TensorFlow's log said so.
+    state = tf.train.get_checkpoint_state(directory)
     if state is not None and state.model_checkpoint_path:
         name = os.path.basename(state.model_checkpoint_path)
         if exists(os.path.join(directory, name)):
@@ -127,7 +124,10 @@ def latest(directory):
             f'{directory}/checkpoint names {name}, which is not there; '
             'restore it, or name another one with --checkpoint'
         )
-    raise FileNotFoundError(f'no checkpoint in {directory}; expected one of train.py')
+    raise FileNotFoundError(
+        f'no checkpoint in {directory}; expected the index file `checkpoint`, whole, '
+        'and the files it names'
+    )
 
 
 def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):

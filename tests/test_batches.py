@@ -1,0 +1,154 @@
+"""P x K batches: who is in them, and that they depend on (data, seed, step) alone."""
+
+import collections
+
+import cv2
+import numpy as np
+import pytest
+
+import batches
+import golden_recipe
+
+SAMPLER = golden_recipe.load_json('sampler.json')
+
+
+def make_sampler(counts, batch_p, batch_k, seed=7):
+    """Return a Sampler of PIDs that have `counts` images each."""
+    pids = np.repeat([f'{i:04d}' for i in range(len(counts))], counts).astype(object)
+    return batches.Sampler(pids, batch_p, batch_k, seed), pids
+
+
+@pytest.mark.parametrize('num_images', SAMPLER)
+def test_images_of_a_pid_are_drawn_as_the_original_draws_them(num_images):
+    golden = SAMPLER[num_images]
+    sampler, _ = make_sampler([golden['n_images_of_pid']], 1, golden['K'])
+    num_draws = 4000
+    patterns, firsts = collections.Counter(), collections.Counter()
+    for step in range(num_draws):
+        rows = sampler.draw(step)
+        counts = sorted(collections.Counter(rows.tolist()).values(), reverse=True)
+        patterns['-'.join(map(str, counts))] += 1
+        firsts[int(rows[0])] += 1
+    exact = golden['multiplicity_pattern_exact_probability']
+    assert set(patterns) <= set(exact)
+    for pattern, probability in exact.items():
+        # Six standard deviations of a binomial share.
+        slack = 6 * np.sqrt(probability * (1 - probability) / num_draws)
+        assert abs(patterns[pattern] / num_draws - probability) <= slack
+    share = 1 / golden['n_images_of_pid']
+    slack = 6 * np.sqrt(share * (1 - share) / num_draws)
+    assert all(abs(n / num_draws - share) <= slack for n in firsts.values())
+    assert len(firsts) == golden['n_images_of_pid']
+
+
+def test_batch_has_p_pids_with_k_images_side_by_side():
+    sampler, pids = make_sampler([3, 1, 5, 2, 4], batch_p=2, batch_k=3)
+    for step in range(20):
+        drawn = pids[sampler.draw(step)].reshape(2, 3)
+        assert (drawn == drawn[:, :1]).all()
+        assert drawn[0, 0] != drawn[1, 0]
+
+
+def test_pass_visits_a_pid_once_and_leaves_out_the_remainder():
+    sampler, pids = make_sampler([2] * 7, batch_p=3, batch_k=1)
+    assert sampler.batches_per_pass == 2
+    passes = [
+        pids[np.concatenate([sampler.draw(2 * i), sampler.draw(2 * i + 1)])]
+        for i in range(40)
+    ]
+    assert all(len(set(drawn)) == 6 for drawn in passes)
+    left_out = [({*pids} - {*drawn}).pop() for drawn in passes]
+    assert len(set(left_out)) > 3  # Drawn anew: not the same PID forever.
+
+
+def test_batch_depends_on_seed_and_step_alone():
+    counts = [3, 1, 5, 2, 4]
+    forwards, _ = make_sampler(counts, 2, 3)
+    backwards, _ = make_sampler(counts, 2, 3)
+    other, _ = make_sampler(counts, 2, 3, seed=8)
+    steps = range(30)
+    drawn = [forwards.draw(step).tolist() for step in steps]
+    assert drawn == [backwards.draw(step).tolist() for step in reversed(steps)][::-1]
+    assert drawn != [other.draw(step).tolist() for step in steps]
+
+
+def test_fewer_pids_than_p_are_refused():
+    with pytest.raises(ValueError, match='has 2 PIDs, fewer than --batch_p 3; choose'):
+        make_sampler([1, 1], batch_p=3, batch_k=1)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Return eight noise images, 12 x 8 pixels."""
+    rng = np.random.default_rng(0)
+    names = [str(tmp_path / f'{i} ü.png') for i in range(8)]
+    for name in names:
+        cv2.imwrite(name, rng.integers(0, 256, (12, 8, 3), dtype=np.uint8))
+    return names
+
+
+AUGMENTATION = batches.Augmentation((8, 4), (10, 6), flips=True, crops=True)
+
+
+def read_all(sampler, paths, steps, augmentation=AUGMENTATION, threads=4):
+    """Return [(rows, images)] of the training batches of `steps`."""
+    dataset = batches.training_batches(
+        sampler, paths, augmentation, steps.start, steps.stop, threads
+    )
+    return [(rows.numpy(), images.numpy()) for rows, images in dataset]
+
+
+def test_resumed_batches_equal_uninterrupted_ones_bit_for_bit(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    whole = read_all(sampler, paths, range(6))
+    parts = read_all(sampler, paths, range(2)) + read_all(sampler, paths, range(2, 6))
+    assert len(whole) == len(parts) == 6
+    for (rows, images), (same_rows, same_images) in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(rows, same_rows)
+        np.testing.assert_array_equal(images, same_images)
+
+
+def test_number_of_threads_does_not_change_the_images(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    one = read_all(sampler, paths, range(4), threads=1)
+    many = read_all(sampler, paths, range(4), threads=8)
+    for (_, images), (_, same) in zip(one, many, strict=True):
+        np.testing.assert_array_equal(images, same)
+
+
+def test_images_are_flipped_and_cropped_anew_each_time(paths):
+    sampler, _ = make_sampler([1] * 2, 2, 1)
+    variants = {
+        image.tobytes() for _, b in read_all(sampler, paths, range(40)) for image in b
+    }
+    # Two images, two sides, nine places where 8x4 fits into 10x6: 36 at most.
+    assert 20 < len(variants) <= 36
+
+
+def test_without_augmentation_images_are_resized_to_the_net_input(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    plain = batches.Augmentation((8, 4), (10, 6), flips=False, crops=False)
+    (rows, images), *_ = read_all(sampler, paths, range(1), plain)
+    expected = batches.images.read_image(paths[rows[1]], 8, 4)
+    np.testing.assert_array_equal(images[1], expected)
+
+
+def test_image_batches_keep_the_order_and_the_last_few(paths):
+    read = [b.numpy() for b in batches.image_batches(paths, (8, 4), 3, 4)]
+    assert [len(batch) for batch in read] == [3, 3, 2]
+    expected = [batches.images.read_image(path, 8, 4) for path in paths]
+    np.testing.assert_array_equal(np.concatenate(read), expected)
+
+
+def test_unreadable_image_is_named_when_its_batch_comes(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    steps = range(6)
+    victim = sampler.draw(4)[1]
+    first = next(step for step in steps if victim in sampler.draw(step))
+    with open(paths[victim], 'wb') as file:
+        file.write(b'no image')
+    iterator = iter(batches.training_batches(sampler, paths, AUGMENTATION, 0, 6, 2))
+    for _ in steps[:first]:
+        batches.next_batch(iterator, list)
+    with pytest.raises(ValueError, match=f'{victim} ü.png is not a readable image'):
+        batches.next_batch(iterator, lambda: [paths[i] for i in sampler.draw(first)])

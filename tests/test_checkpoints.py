@@ -1,0 +1,240 @@
+"""Checkpoints: what is in them, who reads them, what is said when they differ."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import golden_recipe
+import model
+from nets import mobilenet_v1_1_224, resnet_v1_50
+
+
+def make_state(directory, net='mobilenet_v1_1_224', head='fc1024', dim=128):
+    """Return a model and its TrainingState."""
+    embedder = model.build_model(net, head, dim)
+    optimizer = keras.optimizers.Adam(epsilon=1e-8)
+    optimizer.build(embedder.trainable_variables)
+    return embedder, checkpoints.TrainingState(embedder, optimizer, str(directory))
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """Return the directory of checkpoint-0 and checkpoint-3, and its state."""
+    directory = tmp_path_factory.mktemp('run')
+    _, state = make_state(directory)
+    golden_recipe.fill(
+        v for name, v in state.variables.items() if name != 'global_step'
+    )
+    state.save(0)
+    state.variables['global_step'].assign(3)
+    state.save(3)
+    return directory, state
+
+
+def write_one_file_checkpoint(filename, arrays):
+    """Write arrays in TensorFlow's old format, as TF-Slim's downloads are."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        variables = [
+            v1.get_variable(name, initializer=array, use_resource=False)
+            for name, array in arrays.items()
+        ]
+        session.run(v1.global_variables_initializer())
+        saver = v1.train.Saver(variables, write_version=v1.train.SaverDef.V1)
+        saver.save(session, str(filename), write_meta_graph=False)
+
+
+@pytest.mark.parametrize('net', ['mobilenet_v1_1_224', 'resnet_v1_50'])
+def test_keys_are_the_names_of_the_original(tmp_path, net):
+    stored = golden_recipe.load_json('variables.json')['nets'][net]
+    expected = {
+        name
+        for name in stored['heads']['fc1024']['checkpoint_variables']
+        if 'Logits' not in name and not name.startswith('beta')
+    }
+    _, state = make_state(tmp_path, net)
+    state.save(0)
+    written = set(checkpoints.WeightsFile(str(tmp_path / 'checkpoint-0')).shapes)
+    assert written == expected | {'save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH'}
+
+
+def test_key_of_any_name_turns_back_into_the_name():
+    for name in ('a/b/c', 'a.S/b', 'a..b', 'x.y/z', 'plain'):
+        key = name.replace('.', '..').replace('/', '.S') + checkpoints.KEY_SUFFIX
+        assert checkpoints.name_of_key(key) == name
+        assert checkpoints.name_of_key(name) == name
+
+
+def test_saved_state_comes_back_bit_for_bit(saved, tmp_path):
+    directory, state = saved
+    _, other = make_state(tmp_path)
+    report = other.load(checkpoints.latest(str(directory)))
+    assert other.step == 3
+    assert not report.random
+    for name, variable in state.variables.items():
+        np.testing.assert_array_equal(other.variables[name], variable, err_msg=name)
+
+
+def test_latest_survives_that_the_directory_was_moved(saved, tmp_path):
+    directory, _ = saved
+    moved = tmp_path / 'moved here'
+    moved.mkdir()
+    for file in directory.iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    (moved / 'checkpoint').write_text(
+        f'model_checkpoint_path: "{directory}/checkpoint-3"\n'
+    )
+    assert checkpoints.latest(str(moved)) == str(moved / 'checkpoint-3')
+
+
+def test_latest_says_what_is_missing(saved, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match='no checkpoint in .*; expected the index'
+    ):
+        checkpoints.latest(str(tmp_path))
+    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "checkpoint-9"\n')
+    with pytest.raises(FileNotFoundError, match='names checkpoint-9, which is not'):
+        checkpoints.latest(str(tmp_path))
+    (tmp_path / 'checkpoint').write_text('garbage')
+    with pytest.raises(FileNotFoundError, match='the index file `checkpoint`, whole'):
+        checkpoints.latest(str(tmp_path))
+
+
+def test_body_loads_from_a_one_file_checkpoint_and_the_head_stays_random(tmp_path):
+    scope = 'MobilenetV1'
+    embedder = model.build_model('mobilenet_v1_1_224', 'direct', 128)
+    arrays = {
+        v.path: golden_recipe.draw(v.path, v.shape)
+        for v in embedder.variables
+        if v.path.startswith(scope)
+    }
+    extra = {
+        f'{scope}/Logits/Conv2d_1c_1x1/biases': np.zeros(1001, np.float32),
+        f'{scope}/Conv2d_0/weights/RMSProp': arrays[f'{scope}/Conv2d_0/weights'],
+        'global_step': np.int64(9),
+        'mean_rgb': np.zeros(3, np.float32),
+    }
+    write_one_file_checkpoint(tmp_path / 'slim.ckpt', arrays | extra)
+    before = {v.path: v.numpy().copy() for v in embedder.variables}
+    weights = checkpoints.WeightsFile(str(tmp_path / 'slim.ckpt'))
+    report = checkpoints.load_body(embedder, weights, 'slim.ckpt')
+    assert sorted(report.loaded) == sorted(arrays)
+    assert report.random == ['emb/biases', 'emb/weights']
+    assert report.unused == sorted(extra)
+    for variable in embedder.variables:
+        expected = arrays.get(variable.path, before[variable.path])
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_training_checkpoint_can_start_another_run(saved):
+    directory, _ = saved
+    other = model.build_model('mobilenet_v1_1_224', 'direct', 16)
+    weights = checkpoints.WeightsFile(str(directory / 'checkpoint-3'))
+    report = checkpoints.load_body(other, weights, 'checkpoint-3')
+    assert report.random == ['emb/biases', 'emb/weights']
+    assert len(report.loaded) == 135
+
+
+def test_report_counts_and_names():
+    report = checkpoints.Report(['a'] * 5, ['b', 'c'], ['d', 'e', 'f', 'g'])
+    assert str(report) == (
+        '5 variables loaded, 2 left random (b, c), 4 in the file unused (d, e, f, ...)'
+    )
+
+
+@pytest.mark.parametrize(
+    'arrays, message',
+    [
+        ({'w': [1, 2]}, r'x lacks 1 of the 2 variables \(first: b\)'),
+        ({'w': [1, 2], 'b': [1], 'v': [1]}, r'has 1 variables .* lacks \(first: v\)'),
+        (
+            {'w': [1, 2, 3], 'b': [1]},
+            r'has w of shape \(3,\), the model expects \(2,\)',
+        ),
+    ],
+)
+def test_unexplained_mismatch_is_an_error_and_assigns_nothing(arrays, message):
+    variables = {'b': keras.Variable([5.0]), 'w': keras.Variable([6.0, 7.0])}
+    weights = checkpoints.WeightsInMemory(
+        {name: np.float32(value) for name, value in arrays.items()}
+    )
+    with pytest.raises(ValueError, match=message):
+        checkpoints.restore(variables, weights, 'x')
+    np.testing.assert_array_equal(variables['b'], [5])
+    np.testing.assert_array_equal(variables['w'], [6, 7])
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match='nowhere is not a checkpoint: no such'):
+        checkpoints.WeightsFile(str(tmp_path / 'nowhere'))
+    (tmp_path / 'junk').write_bytes(b'junk' * 100)
+    with pytest.raises(ValueError, match='junk is not a readable checkpoint'):
+        checkpoints.WeightsFile(str(tmp_path / 'junk'))
+
+
+def test_checkpoint_that_cannot_be_written_is_reported(tmp_path):
+    _, state = make_state(tmp_path / 'file' / 'run')
+    (tmp_path / 'file').write_text('a file where a directory should be')
+    with pytest.raises(OSError, match='cannot write checkpoint-1 to .*unharmed'):
+        state.save(1)
+
+
+def root_response(embedder, images):
+    """Return the output of a model's first convolution."""
+    normalise, conv, *_ = embedder.layers[1].chained
+    return np.asarray(conv(normalise(images)))
+
+
+def test_keras_resnet_fits_and_its_first_layers_compute_the_same():
+    theirs = keras.applications.ResNet50(weights=None, include_top=False)
+    for layer in theirs.layers:  # Biases and means of 0 would hide a wrong fold.
+        layer.set_weights(
+            [
+                golden_recipe.draw(f'{layer.name}/moving_variance', w.shape)
+                if w.ndim == 1
+                else w
+                for w in layer.get_weights()
+            ]
+        )
+    ours = model.build_model('resnet_v1_50', 'direct', 8)
+    weights = checkpoints.WeightsInMemory(resnet_v1_50.from_keras(theirs))
+    report = checkpoints.load_body(ours, weights, 'imagenet')
+    assert len(report.loaded) == 265
+    images = golden_recipe.images(3, 2, 64, 32)
+    fed = keras.applications.resnet.preprocess_input(images.copy())
+    probe = keras.Model(theirs.input, theirs.get_layer('conv1_relu').output)
+    expected = np.asarray(probe(fed))
+    actual = root_response(ours, images)
+    # Keras rounds the same colour means a little differently: 123.68 and 1.001e-5.
+    assert golden_recipe.error_in_rms(actual, expected) < 1e-4
+
+
+def test_keras_mobilenet_fits_and_its_first_layer_computes_the_same_inside():
+    theirs = keras.applications.MobileNet((64, 32, 3), weights=None, include_top=False)
+    ours = model.build_model('mobilenet_v1_1_224', 'direct', 8)
+    weights = checkpoints.WeightsInMemory(mobilenet_v1_1_224.from_keras(theirs))
+    report = checkpoints.load_body(ours, weights, 'imagenet')
+    assert len(report.loaded) == 135
+    images = golden_recipe.images(3, 2, 64, 32)
+    probe = keras.Model(theirs.input, theirs.get_layer('conv1_relu').output)
+    expected = np.asarray(probe(images / 127.5 - 1))
+    actual = root_response(ours, images)
+    # Strided 'SAME' pads the last row and column only: black here, grey there.
+    inside = np.s_[:, :-1, :-1]
+    assert golden_recipe.error_in_rms(actual[inside], expected[inside]) < 1e-4
+
+
+def test_net_without_a_keras_application_says_so():
+    with pytest.raises(ValueError, match='no Keras application has the architecture'):
+        checkpoints.imagenet_weights(object(), 'lunet')
+
+
+def test_failed_download_is_one_clear_error(monkeypatch):
+    def offline(**_):
+        raise Exception('URL fetch failure')  # The type keras.utils.get_file raises.
+
+    monkeypatch.setattr(keras.applications, 'ResNet50', offline)
+    with pytest.raises(ValueError, match=r'cannot be downloaded \(URL fetch failure\)'):
+        checkpoints.imagenet_weights(resnet_v1_50, 'resnet_v1_50')
