@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Lint, check the formatting and run the tests, in a .venv that is made if need be.
+#
+#   ./test.sh            everything
+#   ./test.sh -k loss    arguments go to pytest
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here"
+. ./setup_venv.sh
+# The tests' requirements include the commands': whoever runs both scripts keeps one
+# environment.
+setup_venv requirements.txt requirements-dev.txt
+
+echo '== ruff check'
+"$python" -m ruff check .
+echo '== ruff format --check'
+"$python" -m ruff format --check .
+echo '== pytest'
+exec "$python" -m pytest "$@"
