@@ -6,10 +6,13 @@ experiments of the original code and our own, whose keys are the same names.
 """
 
 import os
+import shutil
 import typing
 
 import keras
 import tensorflow as tf
+
+import common
 
 # How tf.train.Checkpoint writes the key of a variable that was given as a keyword.
 KEY_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -314,7 +317,13 @@ class TrainingState:
         try:
             self.manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
-            reason = getattr(error, 'message', str(error))
+            # TensorFlow leaves the half of a file that it could write.
+            shutil.rmtree(
+                os.path.join(self.directory, f'checkpoint-{step}_temp'),
+                ignore_errors=True,
+            )
+            is_tensorflows = isinstance(error, tf.errors.OpError)
+            reason = common.tensorflow_reason(error) if is_tensorflows else error
             raise OSError(
                 f'cannot write checkpoint-{step} to {self.directory} ({reason}); '
                 'earlier checkpoints are unharmed'

@@ -169,6 +169,12 @@ def start_tensorflow():
             os.close(stderr)
 
 
+def tensorflow_reason(error):
+    """Return the reason that a TensorFlow error gives, without its graph's names."""
+    reason = error.message.split('\n')[0].split('[Op:')[0]
+    return reason.rpartition('}} ')[2].strip(' {}')
+
+
 def setup_logging(log_file=None, quiet=False):
     """Return the logger of the commands: messages on stderr, and in `log_file` too.
 
@@ -184,10 +190,23 @@ def setup_logging(log_file=None, quiet=False):
     console.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.addHandler(console)
     if log_file is not None:
-        stamped = logging.FileHandler(log_file, encoding='utf-8')
+        stamped = LogFile(log_file, encoding='utf-8')
         stamped.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s'))
         logger.addHandler(stamped)
     return logger
+
+
+class LogFile(logging.FileHandler):
+    """A log file; one that cannot be written stops the command.
+
+    The logging module would print a traceback for every line instead.
+    """
+
+    def handleError(self, record):  # noqa: N802 (the name is the logging module's)
+        error = sys.exception()
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, self.baseFilename) from error
+        super().handleError(record)
 
 
 class TqdmHandler(logging.Handler):
@@ -314,6 +333,8 @@ def find_bad_line(csv_file):
             fields = next(csv.reader([raw.decode('utf-8').rstrip('\r\n')]), [])
         except UnicodeDecodeError:
             return f'line {line_number} is not UTF-8; save the file as UTF-8'
+        except csv.Error as error:
+            return f'line {line_number} is no CSV ({error}); {expected}'
         if len(fields) != 2:
             return f'line {line_number} has {len(fields)} field(s); {expected}'
         if '' in fields:

@@ -302,7 +302,11 @@ def read_batches(dataset, paths, batch_size, quiet):
 def main(argv=None):
     args, variants = parse_args(argv)
     training = read_training_args(args.experiment_root)
-    image_root = args.image_root or training['image_root']
+    image_root = args.image_root or training.get('image_root')
+    if image_root is None:
+        raise ValueError(
+            f'{args.experiment_root}/args.json has no image_root; give --image_root'
+        )
     pids, fids = common.load_dataset(args.dataset, image_root)
     size = image_size(training, args.crop_augment)
     common.start_tensorflow()

@@ -57,7 +57,7 @@ def find_unreadable(filenames):
         try:
             read_image(filename, 1, 1)
         except tf.errors.OpError as error:
-            return filename, error.message.split('[Op:')[0].strip(' {}')
+            return filename, common.tensorflow_reason(error)
     return None
 
 

@@ -1,7 +1,9 @@
 """What a training run tells: log lines, TensorBoard, arrays of every iteration."""
 
 import collections
+import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
@@ -120,6 +122,7 @@ class Journal:
         detailed_logs=None,
     ):
         self.logger = logger
+        self.directory = directory
         self.last_step = last_step
         self.k = k
         self.histogram_frequency = histogram_frequency
@@ -149,22 +152,34 @@ class Journal:
         left = self.last_step - step
         self.logger.info(format_iteration(step, outcome, self.k, mean_secs, left))
         self.bar.update()
-        with self.writer.as_default(step=step):
+        with self.naming_the_events(), self.writer.as_default(step=step):
             write_scalars(outcome, self.k, learning_rate, secs)
             if self.histogram_frequency and step % self.histogram_frequency == 0:
                 write_histograms(outcome, pids)
         if self.detailed_logs is not None:
             self.detailed_logs.write(step, rows, outcome)
 
+    @contextlib.contextmanager
+    def naming_the_events(self):
+        """Turn TensorFlow's error into an OSError, which the command reports."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"cannot write TensorBoard's events in {self.directory} "
+                f'({common.tensorflow_reason(error)})'
+            ) from error
+
     def __exit__(self, *_):
         self.bar.close()
-        self.writer.close()
         if self.detailed_logs is not None:
-            self.detailed_logs.flush()
+            self.detailed_logs.close()
+        with self.naming_the_events():
+            self.writer.close()
 
 
 class DetailedLogs:
-    """Embeddings, losses and FIDs of every iteration, as mem-mapped arrays.
+    """Embeddings, losses and FIDs of every iteration, as arrays to be mem-mapped.
 
     Three raw files, `embeddings` float32 [T, B, D], `losses` float32 [T, B] and `fids`
     bytes [T, B], row t = iteration t + 1, each with a header `NAME.json` that holds
@@ -185,13 +200,11 @@ class DetailedLogs:
     def __init__(self, directory, iterations, batch_size, embedding_dim, fids):
         self.fids = np.array([fid.encode('utf-8') for fid in fids])  # [N]
         shape = (iterations, batch_size)
-        self.arrays = {
-            'embeddings': open_array(
-                directory, 'embeddings', np.float32, (*shape, embedding_dim)
-            ),
-            'losses': open_array(directory, 'losses', np.float32, shape),
-            'fids': open_array(directory, 'fids', self.fids.dtype, shape),
-        }
+        self.embeddings = ArrayFile(
+            directory, 'embeddings', np.float32, (*shape, embedding_dim)
+        )
+        self.losses = ArrayFile(directory, 'losses', np.float32, shape)
+        self.drawn_fids = ArrayFile(directory, 'fids', self.fids.dtype, shape)
 
     def write(self, step, rows, outcome):
         """Store iteration `step`, numbered from 1.
@@ -201,35 +214,62 @@ class DetailedLogs:
             rows: int64 [B], of the data set.
             outcome: of a training step, see train.py.
         """
-        self.arrays['embeddings'][step - 1] = outcome['embs']
-        self.arrays['losses'][step - 1] = outcome['losses']
-        self.arrays['fids'][step - 1] = self.fids[rows]
+        self.embeddings.write(step - 1, outcome['embs'].numpy())
+        self.losses.write(step - 1, outcome['losses'].numpy())
+        self.drawn_fids.write(step - 1, self.fids[rows])
 
-    def flush(self):
-        """Hand everything to the operating system."""
-        for array in self.arrays.values():
-            array.flush()
+    def close(self):
+        """Close the files."""
+        for array_file in (self.embeddings, self.losses, self.drawn_fids):
+            array_file.file.close()
 
 
-def open_array(directory, name, dtype, shape):
-    """Return a writable mem-mapped array; one that exists keeps its first rows.
+class ArrayFile:
+    """An array in a file with a JSON header, written row by row.
+
+    Not through a memory map: on a full disk that ends in a SIGBUS without a word.
+
+    Args:
+        directory, name: of the file; one that exists keeps its first rows.
+        dtype: of the array.
+        shape: of the array, (rows, ...).
 
     Raises:
         ValueError: an existing file holds rows of another dtype or shape.
     """
-    filename = os.path.join(directory, name)
-    header = {'dtype': np.dtype(dtype).str, 'shape': list(shape)}
-    header_file = f'{filename}.json'
-    if os.path.exists(header_file):
-        old = json.loads(pathlib.Path(header_file).read_text(encoding='utf-8'))
-        if (old['dtype'], old['shape'][1:]) != (header['dtype'], header['shape'][1:]):
-            raise ValueError(
-                f'{filename} holds rows {old["dtype"]} {old["shape"][1:]}, this run '
-                f'writes {header["dtype"]} {header["shape"][1:]}; move it away'
-            )
-    common.write_json(header_file, header)
-    num_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
-    with open(filename, 'ab') as file:
+
+    def __init__(self, directory, name, dtype, shape):
+        self.filename = os.path.join(directory, name)
+        header = {'dtype': np.dtype(dtype).str, 'shape': list(shape)}
+        header_file = f'{self.filename}.json'
+        if os.path.exists(header_file):
+            old = json.loads(pathlib.Path(header_file).read_text(encoding='utf-8'))
+            if (old['dtype'], old['shape'][1:]) != (
+                header['dtype'],
+                header['shape'][1:],
+            ):
+                raise ValueError(
+                    f'{self.filename} holds rows {old["dtype"]} {old["shape"][1:]}, '
+                    f'this run writes {header["dtype"]} {header["shape"][1:]}; move '
+                    'it away'
+                )
+        common.write_json(header_file, header)
+        self.row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:]))
+        pathlib.Path(self.filename).touch()
+        self.file = open(self.filename, 'r+b')  # noqa: SIM115 (DetailedLogs closes it)
         # Sparse on most file systems: rows not yet written take no room.
-        file.truncate(num_bytes)
-    return np.memmap(filename, dtype, 'r+', shape=shape)
+        self.file.truncate(self.row_bytes * shape[0])
+
+    def write(self, row, values):
+        """Store one row of the array.
+
+        Raises:
+            OSError: it cannot be written; names the file.
+        """
+        content = values.tobytes()
+        try:
+            written = os.pwrite(self.file.fileno(), content, row * self.row_bytes)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.filename) from error
+        if written < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.filename)

@@ -234,11 +234,8 @@ def parse_args(argv):
     notes = []
     if args.resume:
         args, notes = merge_stored_args(parser, argv, args.experiment_root)
-    elif os.path.isdir(args.experiment_root) and os.listdir(args.experiment_root):
-        parser.error(
-            f'--experiment_root {args.experiment_root} is not empty; add --resume to '
-            'continue it, or choose a new directory'
-        )
+    else:
+        check_is_new(parser, args.experiment_root)
     for name in ('train_set', 'image_root'):
         if getattr(args, name) is None:
             parser.error(f'--{name} is required')
@@ -254,6 +251,20 @@ def parse_args(argv):
     if args.initial_checkpoint not in (None, 'imagenet'):
         args.initial_checkpoint = os.path.abspath(args.initial_checkpoint)
     return args, notes
+
+
+def check_is_new(parser, experiment_root):
+    """Leave with an error if there is something where a new run is to go."""
+    if os.path.isdir(experiment_root):
+        if os.listdir(experiment_root):
+            parser.error(
+                f'--experiment_root {experiment_root} is not empty; add --resume to '
+                'continue it, or choose a new directory'
+            )
+    elif os.path.lexists(experiment_root):
+        parser.error(
+            f'--experiment_root {experiment_root} is a file; choose a new directory'
+        )
 
 
 def check_sizes(parser, args):
@@ -277,6 +288,7 @@ def merge_stored_args(parser, argv, experiment_root):
     stored = common.read_args(experiment_root)
     for name in NOT_STORED:
         stored.pop(name, None)
+    check_stored_choices(parser, stored, experiment_root)
     defaults = argparse.Namespace(**stored)
     # argparse leaves alone what is already set, unless the command line names it.
     given = vars(parser.parse_args(argv, namespace=defaults))
@@ -289,7 +301,7 @@ def merge_stored_args(parser, argv, experiment_root):
             f'{", ".join(unknown)}'
         )
     for name, value in sorted(stored.items()):
-        if given[name] == value or name in FREE_ON_RESUME:
+        if is_same_value(name, given[name], value) or name in FREE_ON_RESUME:
             continue
         if name == 'train_iterations' and given[name] > value:
             notes.append(f'--train_iterations raised from {value} to {given[name]}')
@@ -299,6 +311,24 @@ def merge_stored_args(parser, argv, experiment_root):
         )
         given[name] = value
     return argparse.Namespace(**given), notes
+
+
+def check_stored_choices(parser, stored, experiment_root):
+    """Raise ValueError if args.json names a net, loss, ... that does not exist."""
+    for action in parser._actions:
+        value = stored.get(action.dest)
+        if action.choices and value is not None and value not in action.choices:
+            raise ValueError(
+                f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
+                f'expected one of {", ".join(action.choices)}'
+            )
+
+
+def is_same_value(name, given, stored):
+    """Say whether a flag's value means the stored one; a path may be relative."""
+    if name in ('train_set', 'initial_checkpoint') and given and stored:
+        return os.path.abspath(given) == os.path.abspath(stored)
+    return given == stored
 
 
 def learning_rate_at(step, learning_rate, decay_start, train_iterations):
@@ -435,7 +465,8 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
             is also written at the end and when someone asks for a stop.
 
     Raises:
-        ValueError: the loss is no longer finite, or an image cannot be read.
+        ValueError: the loss or a weight is no longer finite, or an image cannot be
+            read.
     """
     with StopRequest() as stop, journal:
         for step in steps:
@@ -447,6 +478,7 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
             journal.write(done, rows, pids, learning_rate, outcome)
             is_last = stop.is_made or done == steps.stop
             if is_last or is_due(done):
+                check_weights(state, done)
                 state.save(done)
             if is_last:
                 break
@@ -503,11 +535,26 @@ def open_journal(args, logger, fids, steps, k):
 def check_finite(losses, step, state):
     """Raise ValueError if a loss of iteration `step` is NaN or infinite."""
     if not np.isfinite(losses).all():
-        raise ValueError(
-            f'the loss became {losses.mean()} in iteration {step}; the last good '
-            f'checkpoint is {checkpoints.latest(state.directory)}. Start anew with a '
-            'lower --learning_rate, or with that file as --initial_checkpoint'
-        )
+        raise divergence(f'the loss became {losses.mean()}', step, state)
+
+
+def check_weights(state, step):
+    """Raise ValueError if a variable is NaN or infinite after iteration `step`.
+
+    The loss shows it one iteration late, when the checkpoint would be there.
+    """
+    for name, variable in state.variables.items():
+        if not np.isfinite(variable.numpy()).all():
+            raise divergence(f'{name} is no longer finite', step, state)
+
+
+def divergence(what, step, state):
+    """Return the ValueError that tells of a run that has diverged."""
+    return ValueError(
+        f'{what} in iteration {step}; the last good checkpoint is '
+        f'{checkpoints.latest(state.directory)}. Start anew with a lower '
+        '--learning_rate, or with that file as --initial_checkpoint'
+    )
 
 
 def main(argv=None):
