@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Plot the six curves that tell whether a training run is healthy.
+
+    python plot.py ~/exp/market ~/exp/other --filename healthy_run.png
+
+Reads the TensorBoard events of one or several experiment roots. Writes one PNG: loss,
+retrieval within the batch, active anchors, learning rate, distances of positive and
+negative pairs, lengths of the embeddings. Thin lines are single iterations, thick ones
+their running mean; of the histograms, the median and the middle 80 %.
+"""
+
+import os
+
+import numpy as np
+
+import common
+
+# Iterations that the thick lines average, at most a tenth of the run.
+SMOOTHING = 50
+
+# The middle 80 % of a distribution: little enough to leave out its rare extremes.
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def build_parser():
+    """Return the parser of plot.py's flags."""
+    parser = common.new_parser(__doc__)
+    parser.add_argument(
+        'experiments',
+        nargs='+',
+        metavar='EXPERIMENT',
+        type=common.readable_directory,
+        help='Experiment roots of train.py.',
+    )
+    parser.add_argument(
+        '--filename',
+        default='training.png',
+        type=common.path,
+        help='The PNG to write.',
+    )
+    return parser
+
+
+def read_events(experiment_root):
+    """Return {tag: (steps [T], values [T, ...])} of the events in a directory.
+
+    A scalar's values are [T]; a histogram's are [T, buckets, 3]: left and right edge
+    and count.
+
+    Raises:
+        FileNotFoundError: there are no events.
+    """
+    # Here, not above: it imports TensorFlow, which --help need not wait for.
+    from tensorboard.backend.event_processing import event_accumulator
+
+    events = event_accumulator.EventAccumulator(
+        experiment_root, size_guidance={event_accumulator.TENSORS: 0}
+    )
+    events.Reload()
+    tags = events.Tags()['tensors']
+    if not tags:
+        raise FileNotFoundError(
+            f'no TensorBoard events in {experiment_root}; expected an experiment root '
+            'of train.py'
+        )
+    return {tag: read_tag(events.Tensors(tag)) for tag in tags}
+
+
+def read_tag(events):
+    """Return (steps [T], values [T, ...]) of a tag's events, in order of steps.
+
+    What a resumed run did again replaces what the interrupted one had done.
+    """
+    from tensorboard.util import tensor_util
+
+    by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in events}
+    steps = sorted(by_step)
+    return np.array(steps), np.array([by_step[step] for step in steps])
+
+
+def smooth(values):
+    """Return the centred running mean of values [T], shorter at both ends."""
+    half = min(SMOOTHING, len(values) // 10) // 2
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    places = np.arange(len(values))
+    starts = np.maximum(places - half, 0)
+    ends = np.minimum(places + half + 1, len(values))
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def histogram_quantiles(histogram):
+    """Return the QUANTILES of a histogram [buckets, 3] of left, right and count."""
+    left, right, counts = histogram.T
+    share = np.concatenate([[0], np.cumsum(counts)]) / counts.sum()
+    return np.interp(QUANTILES, share, np.append(left, right[-1]))
+
+
+def draw_scalars(axes, events, tags, run, colours):
+    """Draw the scalars `tags` of one run, each with its running mean."""
+    for tag, style in zip(tags, ('-', '--'), strict=False):
+        steps, values = events[tag]
+        label = f'{run} {tag}' if len(tags) > 1 else run
+        axes.plot(steps, values, color=colours[0], alpha=0.2, linewidth=0.5)
+        axes.plot(steps, smooth(values), style, color=colours[0], label=label)
+
+
+def draw_schedule(axes, events, tags, run, colours):
+    """Draw the scalar of one tag as it is."""
+    axes.plot(*events[tags[0]], color=colours[0], label=run)
+
+
+def draw_histograms(axes, events, tags, run, colours):
+    """Draw median and middle 80 % of the histograms `tags` of one run."""
+    for tag, colour in zip(tags, colours, strict=False):
+        if tag not in events:
+            continue  # --histogram_frequency 0
+        steps, histograms = events[tag]
+        low, median, high = np.array([histogram_quantiles(h) for h in histograms]).T
+        name = tag.removeprefix('embedding_').removesuffix('_dists')
+        axes.plot(steps, median, color=colour, label=f'{run} {name}')
+        axes.fill_between(steps, low, high, color=colour, alpha=0.15)
+
+
+def plot_runs(runs):
+    """Return the figure of several runs.
+
+    Args:
+        runs: {name: result of read_events}.
+    """
+    # Not pyplot: it would ask for a screen.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 7), layout='constrained')
+    axes = figure.subplots(2, 3).flatten()
+    palette = [f'C{i}' for i in range(10)]
+    for number, (run, events) in enumerate(runs.items()):
+        # Two colours a run, for panels with two distributions.
+        colours = [palette[(2 * number + i) % 10] for i in range(2)]
+        precision = [tag for tag in events if tag.startswith('batch_prec_at_')]
+        panels = (
+            ('loss, mean of the batch', draw_scalars, ['loss']),
+            ('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
+            ('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
+            ('learning rate', draw_schedule, ['learning_rate']),
+            (
+                'distances of pairs in the batch',
+                draw_histograms,
+                ['embedding_pos_dists', 'embedding_neg_dists'],
+            ),
+            ('lengths of embeddings', draw_histograms, ['embedding_lengths']),
+        )
+        for panel, (title, draw, tags) in zip(axes, panels, strict=True):
+            draw(panel, events, tags, run, colours)
+            panel.set_title(title)
+            panel.set_xlabel('iteration')
+            panel.set_ylim(bottom=0)
+            panel.grid(alpha=0.3)
+            panel.legend(fontsize='small')
+    return figure
+
+
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    common.start_tensorflow()
+    runs = {
+        os.path.basename(os.path.abspath(root)): read_events(root)
+        for root in args.experiments
+    }
+    figure = plot_runs(runs)
+    with common.complete_file(args.filename) as temporary:
+        figure.savefig(temporary, format='png', dpi=100)
+    print(f'{args.filename}: {len(runs)} run(s)')
+
+
+if __name__ == '__main__':
+    common.run(main)

@@ -1,0 +1,71 @@
+"""Layers: numbers by hand."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import layers
+
+
+def test_batch_norm_moves_its_averages_by_a_tenth_towards_the_unbiased_variance():
+    norm = layers.BatchNorm(decay=0.9, epsilon=0.0)
+    inputs = np.float32([[1.0], [3.0]])  # Mean 2, biased variance 1, unbiased 2.
+    outputs = norm(inputs, training=True)
+    np.testing.assert_allclose(outputs, [[-1], [1]], rtol=1e-6)
+    np.testing.assert_allclose(norm.moving_mean, [0.9 * 0 + 0.1 * 2], rtol=1e-6)
+    np.testing.assert_allclose(norm.moving_variance, [0.9 * 1 + 0.1 * 2], rtol=1e-6)
+
+
+def test_batch_norm_uses_its_averages_at_inference_and_leaves_them_alone():
+    norm = layers.BatchNorm(epsilon=0.0)
+    norm.build((None, 2))
+    norm.moving_mean.assign([1, 2])
+    norm.moving_variance.assign([4, 9])
+    norm.gamma.assign([2, 3])
+    norm.beta.assign([10, 20])
+    outputs = norm(np.float32([[5, 5], [1, 2]]), training=False)
+    np.testing.assert_allclose(outputs, [[14, 23], [10, 20]], rtol=1e-6)
+    np.testing.assert_array_equal(norm.moving_mean, [1, 2])
+
+
+def test_batch_norm_of_images_averages_over_all_pixels():
+    images = np.float32(np.random.default_rng(0).normal(3, 2, (4, 5, 6, 2)))
+    norm = layers.BatchNorm()
+    outputs = np.asarray(norm(images, training=True))
+    np.testing.assert_allclose(outputs.mean((0, 1, 2)), [0, 0], atol=1e-5)
+    np.testing.assert_allclose(outputs.std((0, 1, 2)), [1, 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize('pads_explicitly, expected', [(True, 1), (False, 0)])
+def test_explicit_padding_starts_a_pixel_before_even_images(pads_explicitly, expected):
+    # A kernel that looks at its top left pixel only, over an image of ones: the first
+    # output is 0 if a pixel of padding stands there. 'SAME' pads an even image at the
+    # far end only.
+    conv = layers.ConvBN(1, 3, 2, None, pads_explicitly)
+    conv.build((None, 4, 4, 1))
+    kernel = np.zeros((3, 3, 1, 1))
+    kernel[0, 0] = 1
+    conv.weights_.assign(kernel)
+    outputs = np.asarray(conv.convolve(tf.ones((1, 4, 4, 1))))
+    assert outputs.shape == (1, 2, 2, 1)
+    assert outputs[0, 0, 0, 0] == 1 - expected
+    assert outputs[0, 1, 1, 0] == 1
+
+
+def test_dense_has_a_bias_or_a_batch_norm():
+    plain, normed = layers.Dense(3), layers.Dense(3, batch_norm=layers.BatchNorm())
+    inputs = tf.ones((2, 5))
+    plain(inputs)
+    normed(inputs)
+    assert [v.name for v in plain.variables] == ['weights', 'biases']
+    assert [v.name for v in normed.trainable_variables] == ['weights', 'gamma', 'beta']
+
+
+def test_names_of_nested_layers_are_variable_scopes():
+    conv = layers.ConvBN(2, 1, name='conv1')
+    chain = layers.Chain([layers.Chain([conv], name='unit_1')], name='net')
+    chain(keras.Input((4, 4, 3)))
+    paths = {v.path for v in chain.variables}
+    assert 'net/unit_1/conv1/weights' in paths
+    assert 'net/unit_1/conv1/BatchNorm/moving_variance' in paths

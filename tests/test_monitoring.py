@@ -1,0 +1,73 @@
+"""Log lines, detailed logs and the running speed."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import monitoring
+
+
+def make_outcome(embs):
+    """Return what a training step returns, for embeddings [B, D]."""
+    embs = np.float32(embs)
+    dists = np.abs(embs - embs.T) if embs.shape[1] == 1 else np.zeros(2 * [len(embs)])
+    return {
+        'embs': tf.constant(embs),
+        'dists': tf.constant(np.float32(dists)),
+        'losses': tf.constant([0.25, 0.5, 1.75, 1.5]),
+        'top1': tf.constant(0.75),
+        'precision': tf.constant(0.5),
+    }
+
+
+def test_log_line_has_number_losses_precision_eta_and_speed():
+    line = monitoring.format_iteration(
+        12, make_outcome(np.ones((4, 1))), k=3, secs_per_iter=0.5, iterations_left=7322
+    )
+    assert line == (
+        'iter:    12, loss min|avg|max: 0.250|1.000| 1.750, batch-p@3: 50.00%, '
+        'ETA: 1:01:01 (0.50s/it)'
+    )
+
+
+def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch):
+    # The first takes 30 s to build the graph, then 1 s each, at last one of 3 s.
+    ends = iter([100.0, 130.0, 131.0, 132.0, 135.0])
+    monkeypatch.setattr(monitoring.time, 'perf_counter', lambda: next(ends))
+    speed = monitoring.Speed()
+    assert speed.tick() == 30
+    assert speed.secs_per_iter == 30
+    assert [speed.tick(), speed.tick(), speed.tick()] == [1, 1, 3]
+    assert speed.secs_per_iter == pytest.approx(5 / 3)
+
+
+def test_detailed_logs_hold_every_iteration_and_go_on_when_resumed(tmp_path):
+    fids = np.array(['a.jpg', 'ü.jpg', 'c.jpg'], dtype=object)
+    rows = np.array([0, 1, 2, 1])
+    first = monitoring.DetailedLogs(str(tmp_path), 3, 4, 2, fids)
+    first.write(1, rows, make_outcome(np.full((4, 2), 7)))
+    first.close()
+    resumed = monitoring.DetailedLogs(str(tmp_path), 5, 4, 2, fids)
+    resumed.write(5, rows[::-1], make_outcome(np.full((4, 2), 9)))
+    resumed.close()
+    arrays = {}
+    for name in ('embeddings', 'losses', 'fids'):
+        header = json.loads((tmp_path / f'{name}.json').read_text())
+        shape = tuple(header['shape'])
+        arrays[name] = np.memmap(tmp_path / name, header['dtype'], 'r', shape=shape)
+    assert arrays['embeddings'].shape == (5, 4, 2)
+    np.testing.assert_array_equal(arrays['embeddings'][0], np.full((4, 2), 7))
+    np.testing.assert_array_equal(arrays['embeddings'][1:4], 0)
+    np.testing.assert_array_equal(arrays['embeddings'][4], np.full((4, 2), 9))
+    np.testing.assert_array_equal(arrays['losses'][0], [0.25, 0.5, 1.75, 1.5])
+    names = [name.decode('utf-8') for name in arrays['fids'][4]]
+    assert names == ['ü.jpg', 'c.jpg', 'ü.jpg', 'a.jpg']
+
+
+def test_detailed_logs_of_another_shape_are_not_overwritten(tmp_path):
+    fids = np.array(['a.jpg'], dtype=object)
+    monitoring.DetailedLogs(str(tmp_path), 3, 4, 2, fids).close()
+    with pytest.raises(ValueError, match=r'embeddings holds rows <f4 \[4, 2\], this'):
+        monitoring.DetailedLogs(str(tmp_path), 3, 8, 2, fids)
