@@ -1,0 +1,321 @@
+"""What the commands share: flags, CSV files, result files, errors, logging."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import common
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = sorted(
+    path.name
+    for path in ROOT.glob('*.py')
+    if 'common.run(main)' in path.read_text(encoding='utf-8')
+)
+
+# Imports of seconds, of which only a run has use.
+SLOW_MODULES = ('tensorflow', 'keras', 'pandas', 'sklearn')
+
+HELP = f"""
+import runpy, sys
+sys.argv = [sys.argv[1], '--help']
+try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+finally:
+    # A lazy module is listed itself; once it runs, so are its parts.
+    parts = {{name.partition('.')[0] for name in sys.modules if '.' in name}}
+    print('IMPORTED', sorted(parts & set({SLOW_MODULES})))
+"""
+
+
+def write(path, text):
+    """Write text as UTF-8 to a file; return its name."""
+    path.write_text(text, encoding='utf-8')
+    return str(path)
+
+
+# --- commands --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_help_imports_nothing_slow(command):
+    process = subprocess.run(
+        [sys.executable, '-c', HELP, command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith('usage: ')
+    assert process.stdout.endswith('IMPORTED []\n')
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_command_is_executable(command):
+    assert os.access(ROOT / command, os.X_OK)
+    assert (ROOT / command).read_text(encoding='utf-8').startswith('#!/usr/bin/env ')
+
+
+@pytest.mark.parametrize(
+    'error, line',
+    [
+        (ValueError('two\nlines'), 'two lines'),
+        (FileNotFoundError('x.csv does not exist'), 'x.csv does not exist'),
+        (
+            OSError(errno.ENOSPC, 'No space left on device', 'train.log'),
+            'train.log: No space left on device',
+        ),
+    ],
+)
+def test_foreseeable_error_is_one_line_and_exit_code_1(
+    monkeypatch, capsys, error, line
+):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/train.py'])
+    monkeypatch.delenv('TRIPLET_TRACEBACK', raising=False)
+    with pytest.raises(SystemExit) as stop:
+        common.run(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f'train.py: error: {line}\n'
+
+
+def test_fault_of_ours_keeps_its_traceback():
+    def main():
+        raise KeyError('a bug')
+
+    with pytest.raises(KeyError):
+        common.run(main)
+
+
+def test_traceback_appears_on_request(monkeypatch):
+    def main():
+        raise ValueError('foreseeable')
+
+    monkeypatch.setenv('TRIPLET_TRACEBACK', '1')
+    with pytest.raises(ValueError, match='foreseeable'):
+        common.run(main)
+
+
+def test_interrupted_command_exits_with_130(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        common.run(main)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err.endswith(': interrupted\n')
+
+
+@pytest.mark.parametrize(
+    'parse, text, value',
+    [
+        (common.positive_int, '1', 1),
+        (common.non_negative_int, '0', 0),
+        (common.positive_float, '3e-4', 3e-4),
+    ],
+)
+def test_number_in_range_is_taken(parse, text, value):
+    assert parse(text) == value
+
+
+@pytest.mark.parametrize(
+    'parse, text',
+    [
+        (common.positive_int, '0'),
+        (common.positive_int, '2.5'),
+        (common.non_negative_int, '-1'),
+        (common.positive_float, '0'),
+        (common.positive_float, 'inf'),
+        (common.positive_float, 'nan'),
+        (common.positive_float, 'fast'),
+    ],
+)
+def test_number_out_of_range_is_refused_by_the_parser(capsys, parse, text):
+    parser = common.new_parser('A command.')
+    parser.add_argument('--x', type=parse)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args([f'--x={text}'])
+    assert stop.value.code == 2
+    assert 'argument --x' in capsys.readouterr().err
+
+
+def test_abbreviated_flag_is_refused(capsys):
+    parser = common.new_parser('A command.')
+    parser.add_argument('--learning_rate')
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--learning', '1'])
+    assert 'unrecognized arguments' in capsys.readouterr().err
+
+
+def test_home_directory_is_expanded(monkeypatch):
+    monkeypatch.setenv('HOME', '/home/someone')
+    assert common.path('~/exp') == '/home/someone/exp'
+
+
+def test_reason_of_a_tensorflow_error_has_no_names_of_its_graph():
+    error = ValueError()
+    error.message = '{{function_node __wrapped__X}} disk full [Op:SaveV2] name: \nmore'
+    assert common.tensorflow_reason(error) == 'disk full'
+
+
+# --- files -----------------------------------------------------------------------
+
+
+def test_failing_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    filename = write(tmp_path / 'result.json', 'old')
+    with (
+        pytest.raises(ZeroDivisionError),
+        common.complete_file(filename) as temporary,
+    ):
+        pathlib.Path(temporary).write_text('half')
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ['result.json']
+    assert pathlib.Path(filename).read_text() == 'old'
+
+
+def test_complete_file_has_the_permissions_of_any_new_file(tmp_path):
+    old_umask = os.umask(0o027)
+    try:
+        common.write_json(str(tmp_path / 'x.json'), {})
+    finally:
+        os.umask(old_umask)
+    assert (tmp_path / 'x.json').stat().st_mode & 0o777 == 0o640
+
+
+def test_json_is_sorted_indented_utf8(tmp_path):
+    common.write_json(str(tmp_path / 'new' / 'x.json'), {'b': 'ü', 'a': 1})
+    text = (tmp_path / 'new' / 'x.json').read_text(encoding='utf-8')
+    assert text == '{\n  "a": 1,\n  "b": "ü"\n}\n'
+
+
+def test_directory_in_place_of_a_file_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError, match='is a directory, a file name was'):
+        common.write_json(str(tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('{"a": ', r'args\.json is not valid JSON'),
+        ('[1]', r'args\.json holds a list, expected an object of flags'),
+    ],
+)
+def test_damaged_args_json_is_refused(tmp_path, text, message):
+    write(tmp_path / 'args.json', text)
+    with pytest.raises(ValueError, match=message):
+        common.read_args(str(tmp_path))
+
+
+def test_missing_args_json_names_the_flag(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
+        common.read_args(str(tmp_path))
+
+
+def test_log_file_gets_the_time_and_the_console_does_not(tmp_path, capsys):
+    logger = common.setup_logging(str(tmp_path / 'x.log'))
+    logger.info('hello')
+    assert capsys.readouterr().err == 'hello\n'
+    line = (tmp_path / 'x.log').read_text(encoding='utf-8')
+    assert line.startswith('20')
+    assert line.endswith(' INFO hello\n')
+
+
+def test_quiet_console_shows_warnings_only(capsys):
+    logger = common.setup_logging(quiet=True)
+    logger.info('hello')
+    logger.warning('careful')
+    assert capsys.readouterr().err == 'careful\n'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+def test_log_on_a_full_disk_stops_the_command():
+    logger = common.setup_logging('/dev/full')
+    with pytest.raises(OSError, match='No space left on device') as error:
+        logger.info('hello')
+    assert error.value.filename == '/dev/full'
+    log_file = logger.handlers[-1]
+    logger.removeHandler(log_file)
+    with contextlib.suppress(OSError):  # What it could not write, it cannot flush.
+        log_file.close()
+
+
+# --- data sets -------------------------------------------------------------------
+
+
+def test_fields_stay_the_text_they_are(tmp_path):
+    rows = ['0002,a b.jpg', 'NA,"c,d.jpg"', '#7,e#.jpg', '1e3,ü.jpg']
+    csv_file = write(tmp_path / 'x.csv', '\r\n'.join(rows) + '\r\n')
+    pids, fids = common.load_dataset(csv_file)
+    assert pids.tolist() == ['0002', 'NA', '#7', '1e3']
+    assert fids.tolist() == ['a b.jpg', 'c,d.jpg', 'e#.jpg', 'ü.jpg']
+
+
+def test_last_line_needs_no_newline(tmp_path):
+    pids, fids = common.load_dataset(write(tmp_path / 'x.csv', '1,a\n2,b'))
+    assert (pids.tolist(), fids.tolist()) == (['1', '2'], ['a', 'b'])
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'the file is empty; expected two fields, PID,FID'),
+        (b'1,a\n2\n', r'line 2 has 1 field\(s\); expected two fields'),
+        (b'1,a\n2,b,c\n', r'line 2 has 3 field\(s\)'),
+        (b'1,a,x\n2,b,y\n', r'line 1 has 3 field\(s\)'),
+        (b'1,a,x\n2,b\n', r'line 1 has 3 field\(s\)'),
+        (b'1 a\n2 b\n', r'line 1 has 1 field\(s\)'),
+        (b'1,a\n\n2,b\n', r'line 2 has 0 field\(s\)'),
+        (b'1,a\n,b\n', 'line 2 has an empty field'),
+        (b'1,a\n2,\n', 'line 2 has an empty field'),
+        (b'1,a\n2,b\n3,\xfc.jpg\n', 'line 3 is not UTF-8; save the file as UTF-8'),
+        ('1,a\n'.encode('utf-16'), 'line 1 is not UTF-8'),
+    ],
+)
+def test_malformed_csv_names_file_and_line(tmp_path, content, message):
+    (tmp_path / 'x.csv').write_bytes(content)
+    with pytest.raises(ValueError, match=rf'x\.csv: {message}'):
+        common.load_dataset(str(tmp_path / 'x.csv'))
+
+
+def test_unreadably_quoted_csv_is_refused(tmp_path):
+    csv_file = write(tmp_path / 'x.csv', '1,"a\n2,b\n')
+    with pytest.raises(ValueError, match=r'x\.csv: .*expected two fields'):
+        common.load_dataset(csv_file)
+
+
+def test_missing_csv_is_named():
+    with pytest.raises(FileNotFoundError, match='nowhere.csv does not exist'):
+        common.load_dataset('nowhere.csv')
+
+
+def test_missing_images_are_counted_and_the_first_three_joined(tmp_path):
+    (tmp_path / 'b.jpg').touch()
+    rows = '1,a.jpg\n1,b.jpg\n2,c.jpg\n2,d.jpg\n3,e.jpg\n'
+    csv_file = write(tmp_path / 'x.csv', rows)
+    first = ', '.join(str(tmp_path / name) for name in ('a.jpg', 'c.jpg', 'd.jpg'))
+    with pytest.raises(FileNotFoundError) as error:
+        common.load_dataset(csv_file, str(tmp_path))
+    assert str(error.value) == (
+        f'4 of 5 images in {csv_file} are missing (first: {first}); check --image_root'
+    )
+
+
+def test_rows_are_grouped_by_pid_in_order_of_appearance(tmp_path):
+    csv_file = write(tmp_path / 'x.csv', '7,a\n3,b\n7,c\n')
+    names, rows = common.group_rows(common.load_dataset(csv_file)[0])
+    assert names.tolist() == ['7', '3']
+    assert [r.tolist() for r in rows] == [[0, 2], [1]]
+
+
+def test_args_json_round_trip(tmp_path):
+    common.write_json(str(tmp_path / 'args.json'), {'margin': 'soft'})
+    assert common.read_args(str(tmp_path)) == {'margin': 'soft'}
+    assert json.loads((tmp_path / 'args.json').read_text()) == {'margin': 'soft'}
