@@ -30,7 +30,9 @@ def read_image(filename, height, width):
         tf.errors.NotFoundError, tf.errors.InvalidArgumentError: no such file, or not
             a readable image; find_unreadable says which.
     """
-    image = tf.io.decode_jpeg(tf.io.read_file(filename), channels=3)
+    content = tf.io.read_file(filename)
+    # Unlike decode_jpeg it takes BMP; of an animation, the first frame.
+    image = tf.io.decode_image(content, channels=3, expand_animations=False)
     resized = tf.raw_ops.ResizeBilinear(
         images=image[None],
         size=[height, width],

@@ -2,12 +2,14 @@
 
 import hashlib
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import golden_recipe
 import images
+from data import _folders
 
 READS = golden_recipe.load_json('images.json')
 FOLDER = golden_recipe.GOLDEN / 'images'
@@ -35,6 +37,16 @@ def test_read_image_stretches_as_tensorflow_1(tmp_path):
     tf.io.write_file(str(tmp_path / 'two.png'), png)
     image = images.read_image(str(tmp_path / 'two.png'), 1, 4)
     np.testing.assert_array_equal(image[0, :, 0], [0, 50, 100, 100])
+
+
+@pytest.mark.parametrize('suffix', _folders.IMAGE_SUFFIXES)
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_every_format_that_make_csv_lists_can_be_read(tmp_path, suffix, channels):
+    filename = tmp_path / f'grey{suffix}'
+    pixels = np.full((6, 4, channels), 90, np.uint8)
+    filename.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+    image = images.read_image(str(filename), 3, 2)
+    np.testing.assert_array_equal(image, np.full((3, 2, 3), 90))
 
 
 def test_variants_equal_the_original(golden):
