@@ -1,0 +1,200 @@
+"""README.md and docs/networks.md are right: code runs as written, tables are complete.
+
+readme_story.py tells what the commands run on, and lists the few that do not run.
+"""
+
+import json
+import pathlib
+import re
+
+import h5py
+import pytest
+
+import checkpoints
+import embed
+import evaluate
+import excluders
+import heads
+import make_csv
+import nets
+import plot
+import readme_story
+import train
+import visualize
+from data import LAYOUT_CHOICES
+
+PAGES = [
+    'README.md',
+    *(
+        f'docs/{path.name}'
+        for path in sorted((readme_story.ROOT / 'docs').glob('*.md'))
+    ),
+]
+README = readme_story.read_page('README.md')
+
+
+@pytest.fixture(scope='module')
+def story(tmp_path_factory):
+    """README's commands, then those of docs/networks.md, run in order."""
+    story = readme_story.Story(tmp_path_factory.mktemp('readme'))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        readme_story.furnish_home(story.home, monkeypatch)
+    story.play('README.md')
+    story.play('docs/networks.md')
+    return story
+
+
+def find_table(heading):
+    """Return the first cells of the README's table under a heading row, as one text."""
+    table = README.partition(f'| {heading} |')[2].partition('\n\n')[0]
+    return '\n'.join(row.split('|')[1] for row in table.splitlines()[2:])
+
+
+def find_output(story, pattern):
+    """Return what the one command that matches a pattern said."""
+    (output,) = (v for k, v in story.outputs.items() if re.search(pattern, k))
+    return output
+
+
+def test_every_command_runs(story):
+    commands = [
+        command
+        for page in ('README.md', 'docs/networks.md')
+        for block in readme_story.read_blocks(page)
+        if block.language == 'bash'
+        for command in readme_story.split_commands(block.text)
+    ]
+    assert set(readme_story.NOT_RUN) <= set(commands)
+    assert set(commands) == set(story.outputs) - {'python snippet.py'} | set(
+        readme_story.NOT_RUN
+    )
+
+
+def test_published_checkpoint_is_loaded_whole(story):
+    report = find_output(story, r'embed\.py .*published')
+    # Unused are the two that only training needs.
+    assert re.search(
+        r'checkpoint-25000: \d+ variables loaded, 0 left random, 2 in the file', report
+    )
+
+
+def test_recipe_loads_the_net_and_leaves_the_head_random(story):
+    report = find_output(story, r'market1501_train\.sh')
+    assert re.search(
+        r'variables loaded, 7 left random \(emb/biases.*\), 1 in the file unused '
+        r'\(resnet_v1_50/logits/biases\)',
+        report,
+    )
+
+
+def test_experiment_root_holds_what_the_table_says(story):
+    names = {p.name for p in (story.home / 'experiments' / 'trinet').iterdir()}
+    names = {re.sub(r'(?<=events\.out\.tfevents\.).*', '*', name) for name in names}
+    table = set(re.findall('`([^`]+)`', find_table('file | content')))
+    assert table - names == {'checkpoint-STEP.*', 'embeddings', 'losses', 'fids'}
+    # Two iterations, then one more by the resumed run.
+    for step in (0, 2, 3):
+        assert f'checkpoint-{step}.index' in names
+
+
+def test_hdf5_file_holds_what_the_table_says(story):
+    table = set(re.findall('`([^`]+)`', find_table('name | type, shape | content')))
+    trinet = story.home / 'experiments' / 'trinet'
+    with h5py.File(trinet / 'market1501_query_ten.h5') as file:
+        assert set(file) == table | {'embs'}
+        assert file['emb_aug'].shape[0] == len(file['augmentation_types']) == 10
+        assert set(file.attrs) == {'args', 'checkpoint', 'versions'}
+    with h5py.File(trinet / 'market1501_query_embeddings.h5') as file:
+        assert set(file) == (table | {'embs'}) - {'emb_aug'}
+
+
+def test_json_file_has_the_keys_that_the_table_says(story):
+    table = set(
+        re.findall('`([^`]+)`', find_table('key of the JSON | content, scores in 0..1'))
+    )
+    evaluation = story.home / 'experiments' / 'trinet' / 'market1501_evaluation.json'
+    assert set(json.loads(evaluation.read_text())) == table
+
+
+def test_pictures_are_drawn(story):
+    for name in ('training.png', 'ranking.png'):
+        assert (story.code / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_net_and_a_head_are_choices_once_their_files_are_there(story):
+    story.run('python train.py --help')
+    usage = ' '.join(story.outputs.pop('python train.py --help').split())
+    (net_choices,) = set(re.findall(r'--model_name \{(.*?)\}', usage))
+    (head_choices,) = set(re.findall(r'--head_name \{(.*?)\}', usage))
+    assert {'two_convs', 'strided_convs'} <= set(net_choices.split(','))
+    assert {'fc256', 'two_layers'} <= set(head_choices.split(','))
+    for name in ('two_convs', 'strided_convs'):
+        root = story.home / 'experiments' / name
+        assert json.loads((root / 'args.json').read_text())['model_name'] == name
+        assert (root / 'checkpoint-2.index').is_file()
+
+
+def test_names_of_variables_are_those_that_the_page_tells(story):
+    names = re.findall(
+        r'`(strided_convs/[\w/]+|hidden1/weights)`',
+        readme_story.read_page('docs/networks.md').partition('## Names')[2],
+    )
+    assert len(names) == 3
+    prefix = story.home / 'experiments' / 'strided_convs' / 'checkpoint-2'
+    assert set(names) <= set(checkpoints.WeightsFile(str(prefix)).shapes)
+
+
+@pytest.mark.parametrize(
+    'heading, choices',
+    [
+        ('`--model_name` | features | ', nets.NET_CHOICES),
+        ('`--head_name` | ', heads.HEAD_CHOICES),
+    ],
+)
+def test_tables_of_nets_and_heads_are_complete(heading, choices):
+    assert sorted(re.findall(r'`(\w+)`', find_table(heading.strip(' |')))) == sorted(
+        choices
+    )
+
+
+@pytest.mark.parametrize('name', [*LAYOUT_CHOICES, *excluders.EXCLUDER_CHOICES])
+def test_layouts_and_excluders_are_named(name):
+    assert f'`{name}`' in README
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_point_to_something(page):
+    text = readme_story.read_page(page)
+    text = re.sub(r'^```.*?^```$', '', text, flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r'\]\(([^)]+)\)', text):
+        if target.startswith('https://'):
+            continue
+        path, _, anchor = target.partition('#')
+        directory = (readme_story.ROOT / page).parent
+        file = directory / path if path else readme_story.ROOT / page
+        assert file.exists(), f'{page}: {target}'
+        if anchor:
+            headings = re.findall(r'(?m)^#+ (.*)$', file.read_text(encoding='utf-8'))
+            anchors = [re.sub(r'[^\w -]', '', h).lower() for h in headings]
+            assert anchor in [a.replace(' ', '-') for a in anchors]
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/networks.md'])
+def test_every_flag_named_exists(page):
+    parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
+    parsers += [visualize.build_parser(), plot.build_parser()]
+    known = {flag for parser in parsers for flag in parser._option_string_actions}
+    text = readme_story.read_page(page).replace('--logdir', '')  # TensorBoard's.
+    # A name that ends in _* stands for several, such as --pre_crop_*.
+    for flag, is_family in re.findall(r'(?<![\w-])(--[a-z]\w*?)(_\*)?(?!\w)', text):
+        if is_family:
+            assert any(name.startswith(flag) for name in known), flag
+        else:
+            assert flag in known
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_no_path_of_a_machine_is_named(page):
+    text = readme_story.read_page(page)
+    assert not re.search(r'(?<![\w.~/-])/(home|root|work|tmp|mnt|opt|data)/', text)
+    assert str(pathlib.Path.home()) not in text
