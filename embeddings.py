@@ -1,8 +1,11 @@
-"""Read what embed.py wrote and check it: what evaluate.py and visualize.py share.
+"""Embeddings in HDF5 files: write them, read them, check them.
 
-Any HDF5 file with a data set `emb` [N, D] will do, whatever wrote it.
+For reading, any HDF5 file with a data set `emb` [N, D] will do, whatever wrote it.
 """
 
+import importlib.metadata
+import json
+import os
 import typing
 
 import numpy as np
@@ -12,6 +15,12 @@ import excluders
 import ranking
 
 h5py = common.lazy_import('h5py')
+
+# What FID and PID of an image take in the file, generously.
+NAME_BYTES = 500
+
+# Rows copied at once when images were left out; bounds the memory.
+ROWS_COPIED = 4096
 
 
 def add_flags(parser):
@@ -180,3 +189,123 @@ def check_finite(embs, fids, embeddings_file):
             f'or infinite values (first: row {row + 1}, {fids[row]}); no distance to '
             'them exists, embed again'
         )
+
+
+# --- writing ---------------------------------------------------------------------
+
+
+def write(
+    filename, embs, fids, variants, embedding_dim, aggregator, attributes, pids=None
+):
+    """Write an HDF5 file of embeddings; it gets its name once it is complete.
+
+    Args:
+        filename: of the HDF5 file.
+        embs: iterable of (rows, batch): positions in `fids` [B], ascending, and the
+            embeddings float32 [A, B, D]. Rows that never come are left out.
+        fids: sequence [N] of str.
+        variants: names of the variants of an image, A of them.
+        embedding_dim: D.
+        aggregator: function of aggregators.py, or None if A is 1.
+        attributes: {name: str}, stored with the file.
+        pids: sequence [N] of str, or None.
+
+    Raises:
+        ValueError: an embedding is not finite.
+        OSError: the disk has no room.
+    """
+    text = h5py.string_dtype('utf-8')
+    shapes = {'emb': (len(fids), embedding_dim)}
+    if aggregator is not None:
+        shapes['emb_aug'] = (len(variants), len(fids), embedding_dim)
+    num_bytes = 4 * sum(map(np.prod, shapes.values())) + len(fids) * NAME_BYTES
+    with (
+        common.complete_file(filename) as temporary,
+        h5py.File(reserve(temporary, int(num_bytes)), 'w') as file,
+    ):
+        file.attrs.update(attributes)
+        file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
+        for name, shape in shapes.items():
+            file.create_dataset(name, shape, np.float32)
+        written = []  # Positions in fids.
+        for rows, batch in embs:
+            joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
+            refuse_diverged(joined, [fids[row] for row in rows])
+            places = slice(len(written), len(written) + len(rows))
+            file['emb'][places] = joined
+            if aggregator is not None:
+                file['emb_aug'][:, places] = batch
+            written.extend(rows)
+        if len(written) < len(fids):
+            for name in shapes:
+                shorten(file, name, len(written))
+        for name, column in (('fid', fids), ('pid', pids)):
+            if column is not None:
+                values = [encode(column[row]) for row in written]
+                file.create_dataset(name, (len(values),), text, data=values)
+        file['embs'] = file['emb']  # A second name of the same data: the documented.
+
+
+def encode(name):
+    """Return a name as bytes; a file name that is not UTF-8 keeps its own."""
+    return name.encode('utf-8', 'surrogateescape')
+
+
+def shorten(file, name, num_rows):
+    """Keep the first rows of a data set [..., N, D] of an open HDF5 file."""
+    old = file[name]
+    shape = (*old.shape[:-2], num_rows, old.shape[-1])
+    new = file.create_dataset(f'{name}_short', shape, old.dtype)
+    for first in range(0, num_rows, ROWS_COPIED):
+        rows = slice(first, min(first + ROWS_COPIED, num_rows))
+        new[..., rows, :] = old[..., rows, :]
+    del file[name]
+    file.move(f'{name}_short', name)
+
+
+def reserve(filename, num_bytes):
+    """Return the name of a new file if the disk has room for that many bytes.
+
+    HDF5 itself does not survive a full disk: it ends in several tracebacks and a
+    segmentation fault.
+
+    Raises:
+        OSError: there is no room; names the file.
+    """
+    with open(filename, 'wb') as file:
+        try:
+            # Not everywhere, but on Linux.
+            if num_bytes > 0 and hasattr(os, 'posix_fallocate'):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, filename) from error
+        file.truncate(0)
+    return filename
+
+
+def refuse_diverged(embs, fids):
+    """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
+    bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
+    if len(bad):
+        raise ValueError(
+            f'the embedding of {fids[bad[0]]} is not finite; the network has diverged '
+            'in training: choose an earlier --checkpoint'
+        )
+
+
+def describe(args, checkpoint):
+    """Return the attributes of the HDF5 file: arguments, checkpoint and versions.
+
+    Args:
+        args: dict of a command's flags.
+        checkpoint: name of the file of weights.
+    """
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ('tensorflow', 'keras', 'numpy', 'h5py')
+    }
+    return {
+        'args': json.dumps(args, sort_keys=True),
+        'checkpoint': checkpoint,
+        'versions': json.dumps(versions, sort_keys=True),
+    }

@@ -8,6 +8,7 @@ called `resnet_v1_50` owns `resnet_v1_50/conv1/weights` and
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # slim's variance scaling: truncated normal, variance 2 / fan-in (He et al. 2015).
@@ -45,6 +46,30 @@ class Function(keras.layers.Layer):
         """Return function(inputs), in training and at inference alike."""
         del training
         return self.function(inputs)
+
+
+class Residual(keras.layers.Layer):
+    """ReLU of the sum of a shortcut and a chain of layers.
+
+    Args:
+        shortcut: a layer, or None for the input itself.
+        chained: layers run one after another beside it.
+    """
+
+    def __init__(self, shortcut, chained, **kwargs):
+        super().__init__(**kwargs)
+        self.shortcut = shortcut
+        self.chained = chained
+
+    def call(self, inputs, training=False):
+        """Map [B, H, W, C] to what both branches map it to."""
+        shortcut = inputs
+        if self.shortcut is not None:
+            shortcut = self.shortcut(inputs, training=training)
+        residual = inputs
+        for layer in self.chained:
+            residual = layer(residual, training=training)
+        return tf.nn.relu(shortcut + residual)
 
 
 class BatchNorm(keras.layers.Layer):
@@ -109,18 +134,17 @@ class BatchNorm(keras.layers.Layer):
         return outputs[:, 0, 0] if is_matrix else outputs
 
 
-class ConvBN(keras.layers.Layer):
-    """Convolution without bias, batch norm, activation.
+class Conv(keras.layers.Layer):
+    """Convolution with biases, activation.
 
     Args:
         filters: number of output channels.
         size: height and width of the kernel.
         stride: step of the kernel in both directions.
-        activation: applied to the normalised output; None: nothing.
+        activation: applied last; None: nothing.
         pads_explicitly: a strided convolution pads (size - 1) // 2 pixels before and
             the rest after, whatever the image size, as slim's ResNets do; otherwise
             TensorFlow's 'SAME', whose padding depends on the image size.
-        epsilon: of the batch norm.
         initializer: function that returns a new Keras initializer of the weights.
     """
 
@@ -131,7 +155,6 @@ class ConvBN(keras.layers.Layer):
         stride=1,
         activation=tf.nn.relu,
         pads_explicitly=True,
-        epsilon=1e-5,
         initializer=HE_NORMAL,
         **kwargs,
     ):
@@ -142,9 +165,15 @@ class ConvBN(keras.layers.Layer):
         self.activation = activation
         self.pads_explicitly = pads_explicitly
         self.initializer = initializer()
-        self.batch_norm = BatchNorm(epsilon=epsilon)
 
     def build(self, input_shape):
+        """Create kernel and biases."""
+        self.add_kernel(input_shape)
+        self.biases = self.add_weight(
+            name='biases', shape=(self.filters,), initializer='zeros'
+        )
+
+    def add_kernel(self, input_shape):
         """Create the kernel, float32 [size, size, C_in, filters]."""
         self.weights_ = self.add_weight(
             name='weights',
@@ -165,6 +194,30 @@ class ConvBN(keras.layers.Layer):
 
     def call(self, inputs, training=False):
         """Map [B, H, W, C_in] to [B, H', W', filters]."""
+        del training
+        outputs = tf.nn.bias_add(
+            self.convolve(inputs), tf.convert_to_tensor(self.biases)
+        )
+        return outputs if self.activation is None else self.activation(outputs)
+
+
+class ConvBN(Conv):
+    """As Conv, with batch norm in the place of the biases.
+
+    Args:
+        epsilon: of the batch norm.
+    """
+
+    def __init__(self, *args, epsilon=1e-5, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.batch_norm = BatchNorm(epsilon=epsilon)
+
+    def build(self, input_shape):
+        """Create the kernel; the batch norm builds itself."""
+        self.add_kernel(input_shape)
+
+    def call(self, inputs, training=False):
+        """Map [B, H, W, C_in] to [B, H', W', filters]."""
         outputs = self.batch_norm(self.convolve(inputs), training=training)
         return outputs if self.activation is None else self.activation(outputs)
 
@@ -172,7 +225,7 @@ class ConvBN(keras.layers.Layer):
 class DepthwiseConvBN(ConvBN):
     """As ConvBN, with one 3x3 kernel per channel."""
 
-    def build(self, input_shape):
+    def add_kernel(self, input_shape):
         """Create the kernels, float32 [size, size, C, 1]."""
         self.weights_ = self.add_weight(
             name='depthwise_weights',
@@ -239,3 +292,24 @@ class Dense(keras.layers.Layer):
 def global_average_pool(features):
     """Average [B, H, W, C] over the image: [B, C]."""
     return tf.reduce_mean(features, axis=[1, 2])
+
+
+def fold_batch_norm(kernel, biases, beta, gamma, mean, inv_std):
+    """Put the batch norm that follows a convolution or dense layer into that layer.
+
+    With s = gamma * inv_std,
+        (x * kernel + biases - mean) * s + beta
+            = x * (kernel * s) + ((biases - mean) * s + beta)
+
+    Args:
+        kernel: array [..., C], output channels last.
+        biases: array [C], or 0.
+        beta, gamma, mean: arrays [C].
+        inv_std: array [C], 1 / sqrt(variance + epsilon).
+
+    Returns:
+        (kernel, biases), float32 [..., C] and [C].
+    """
+    scale = np.float64(gamma) * inv_std  # [C]; rounded once, at the end.
+    shifts = (np.float64(biases) - mean) * scale + beta
+    return np.float32(kernel * scale), np.float32(shifts)

@@ -6,7 +6,6 @@ A block's stride sits in its *last* unit, on the 3x3 convolution: unlike He et a
 Source: He, Zhang, Ren, Sun 2015, arXiv:1512.03385; the golden numbers for the rest.
 """
 
-import keras
 import tensorflow as tf
 
 import layers
@@ -21,39 +20,29 @@ BLOCKS = ((64, 2), (128, 2), (256, 2), (512, 1))
 EXPANSION = 4
 
 
-class Bottleneck(keras.layers.Layer):
-    """One residual unit: 1x1, 3x3 and 1x1 convolutions beside a shortcut.
+def bottleneck(depth, stride, projects):
+    """Return one residual unit: 1x1, 3x3 and 1x1 convolutions beside a shortcut.
 
     Args:
         depth: channels of the bottleneck.
         stride: of the 3x3 convolution and of the shortcut.
         projects: whether a 1x1 convolution widens the shortcut.
     """
-
-    def __init__(self, depth, stride, projects):
-        super().__init__(name='bottleneck_v1')
-        self.stride = stride
-        self.shortcut = None
-        if projects:
-            self.shortcut = layers.ConvBN(
-                depth * EXPANSION, 1, stride, activation=None, name='shortcut'
-            )
-        self.conv1 = layers.ConvBN(depth, 1, name='conv1')
-        self.conv2 = layers.ConvBN(depth, 3, stride, name='conv2')
-        self.conv3 = layers.ConvBN(depth * EXPANSION, 1, activation=None, name='conv3')
-
-    def call(self, inputs, training=False):
-        """Map [B, H, W, C] to [B, H', W', 4 * depth]."""
-        if self.shortcut is not None:
-            shortcut = self.shortcut(inputs, training=training)
-        elif self.stride > 1:
-            shortcut = tf.nn.max_pool2d(inputs, 1, self.stride, 'SAME')
-        else:
-            shortcut = inputs
-        residual = self.conv1(inputs, training=training)
-        residual = self.conv2(residual, training=training)
-        residual = self.conv3(residual, training=training)
-        return tf.nn.relu(shortcut + residual)
+    shortcut = None
+    if projects:
+        shortcut = layers.ConvBN(
+            depth * EXPANSION, 1, stride, activation=None, name='shortcut'
+        )
+    elif stride > 1:
+        shortcut = layers.Function(
+            lambda inputs: tf.nn.max_pool2d(inputs, 1, stride, 'SAME')
+        )
+    chained = [
+        layers.ConvBN(depth, 1, name='conv1'),
+        layers.ConvBN(depth, 3, stride, name='conv2'),
+        layers.ConvBN(depth * EXPANSION, 1, activation=None, name='conv3'),
+    ]
+    return layers.Residual(shortcut, chained, name='bottleneck_v1')
 
 
 def block(name, depth, stride, num_units):
@@ -61,7 +50,7 @@ def block(name, depth, stride, num_units):
     return layers.Chain(
         [
             layers.Chain(
-                [Bottleneck(depth, stride if i == num_units else 1, projects=i == 1)],
+                [bottleneck(depth, stride if i == num_units else 1, projects=i == 1)],
                 name=f'unit_{i}',
             )
             for i in range(1, num_units + 1)

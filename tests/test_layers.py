@@ -69,3 +69,35 @@ def test_names_of_nested_layers_are_variable_scopes():
     paths = {v.path for v in chain.variables}
     assert 'net/unit_1/conv1/weights' in paths
     assert 'net/unit_1/conv1/BatchNorm/moving_variance' in paths
+
+
+def test_folded_layer_computes_what_layer_and_batch_norm_did():
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(5, 3))
+    biases, beta, gamma, mean = rng.normal(size=(4, 3))
+    inv_std = rng.random(3)
+    inputs = rng.normal(size=(7, 5))
+    expected = (inputs @ kernel + biases - mean) * inv_std * gamma + beta
+    folded, shifts = layers.fold_batch_norm(kernel, biases, beta, gamma, mean, inv_std)
+    assert folded.dtype == shifts.dtype == np.float32
+    np.testing.assert_allclose(inputs @ folded + shifts, expected, atol=1e-5)
+
+
+def test_folding_an_ordinary_net_leaves_its_output():
+    conv = layers.ConvBN(4, 3, name='conv')
+    inputs = tf.random.stateless_normal((2, 6, 5, 3), (1, 2))
+    conv(inputs)
+    for seed, variable in enumerate(conv.variables):
+        variable.assign(0.5 + tf.random.stateless_uniform(variable.shape, (seed, 0)))
+    norm = conv.batch_norm
+    folded = layers.Conv(4, 3)
+    folded.build(inputs.shape)
+    kernel, biases = layers.fold_batch_norm(
+        np.asarray(conv.weights_),
+        0,
+        *(np.asarray(v) for v in (norm.beta, norm.gamma, norm.moving_mean)),
+        1 / np.sqrt(np.asarray(norm.moving_variance) + norm.epsilon),
+    )
+    folded.weights_.assign(kernel)
+    folded.biases.assign(biases)
+    np.testing.assert_allclose(folded(inputs), conv(inputs, training=False), atol=1e-5)
