@@ -67,6 +67,7 @@ class WeightsFile:
     """
 
     def __init__(self, prefix):
+        self.prefix = prefix
         if not exists(prefix):
             raise FileNotFoundError(f'{prefix} is not a checkpoint: no such file')
         try:
@@ -78,8 +79,17 @@ class WeightsFile:
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
 
     def read(self, name):
-        """Return the array of one name."""
-        return self.reader.get_tensor(self.key_of[name])
+        """Return the array of one name.
+
+        Raises:
+            ValueError: the file is damaged there.
+        """
+        try:
+            return self.reader.get_tensor(self.key_of[name])
+        except (tf.errors.OpError, IndexError, RuntimeError) as error:
+            raise ValueError(
+                f'{self.prefix} is damaged: {name} cannot be read'
+            ) from error
 
 
 class WeightsInMemory:
@@ -183,8 +193,9 @@ def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
                 f'{tuple(variables[name].shape)}; check --model_name and '
                 '--embedding_dim'
             )
-    for name in loaded:
-        variables[name].assign(weights.read(name))
+    arrays = {name: weights.read(name) for name in loaded}
+    for name, array in arrays.items():
+        variables[name].assign(array)
     return Report(loaded, random, unused)
 
 

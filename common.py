@@ -229,9 +229,12 @@ def complete_file(filename):
     filename = os.path.abspath(filename)
     if os.path.isdir(filename):
         raise IsADirectoryError(f'{filename} is a directory, a file name was expected')
-    os.makedirs(os.path.dirname(filename), exist_ok=True)
+    directory = os.path.dirname(filename)
+    if os.path.exists(directory) and not os.path.isdir(directory):
+        raise NotADirectoryError(f'{directory} is a file, a directory was expected')
+    os.makedirs(directory, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
-        dir=os.path.dirname(filename),
+        dir=directory,
         prefix=f'.{os.path.basename(filename)}.',
         suffix='.partial',
     )

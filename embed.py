@@ -10,6 +10,7 @@ each variant that `augmentation_types` names.
 """
 
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -38,6 +39,10 @@ TRAINING_FLAGS = (
     'pre_crop_height',
     'pre_crop_width',
 )
+
+# What the HDF5 file holds beside the embeddings, generously: FID and PID of an image,
+# and the rest.
+NAME_BYTES, OTHER_BYTES = 500, 10**5
 
 
 def build_parser():
@@ -230,7 +235,15 @@ def write_embeddings(filename, embs, pids, fids, variants, aggregator, attribute
         ValueError: an embedding is not finite.
     """
     text = h5py.string_dtype('utf-8')
-    with common.complete_file(filename) as temporary, h5py.File(temporary, 'w') as file:
+    embs = iter(embs)
+    first = next(embs)  # [A, B, D]
+    embs = itertools.chain([first], embs)
+    num_vectors = len(fids) * (1 if aggregator is None else 1 + len(variants))
+    num_bytes = num_vectors * first[0, 0].nbytes + len(fids) * NAME_BYTES + OTHER_BYTES
+    with (
+        common.complete_file(filename) as temporary,
+        h5py.File(reserve(temporary, num_bytes), 'w') as file,
+    ):
         file.attrs.update(attributes)
         file.create_dataset('fid', data=fids, dtype=text)
         file.create_dataset('pid', data=pids, dtype=text)
@@ -252,6 +265,26 @@ def write_embeddings(filename, embs, pids, fids, variants, aggregator, attribute
                 emb_aug[:, rows] = batch
             done = rows.stop
         file['embs'] = emb  # A second name of the same data, that of the documentation.
+
+
+def reserve(filename, num_bytes):
+    """Return the name of a new file if the disk has room for that many bytes.
+
+    HDF5 itself does not survive a full disk: it ends in several tracebacks and a
+    segmentation fault.
+
+    Raises:
+        OSError: there is no room; names the file.
+    """
+    with open(filename, 'wb') as file:
+        try:
+            # Not everywhere, but on Linux.
+            if hasattr(os, 'posix_fallocate'):
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, filename) from error
+        file.truncate(0)
+    return filename
 
 
 def check_finite(embs, fids):
