@@ -598,9 +598,11 @@ def main(argv=None):
         ),
     )
     if done < args.train_iterations:
+        command = shlex.join(
+            ['python', sys.argv[0], '--experiment_root', args.experiment_root]
+        )
         logger.info(
-            f'stopped after iteration {done}; continue with: {sys.argv[0]} '
-            f'--experiment_root {shlex.quote(args.experiment_root)} --resume'
+            f'stopped after iteration {done}; continue with: {command} --resume'
         )
     else:
         logger.info(

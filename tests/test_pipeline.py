@@ -104,7 +104,7 @@ def test_sigterm_leaves_a_checkpoint_and_says_how_to_resume(interrupted):
     root, process, last_line = interrupted
     assert process.returncode == 0
     found = re.fullmatch(
-        r'stopped after iteration (\d+); continue with: (.+)\n', last_line
+        r'stopped after iteration (\d+); continue with: python (.+)\n', last_line
     )
     assert 2 <= int(found[1]) < ITERATIONS
     assert found[2].endswith(f'train.py --experiment_root {root} --resume')

@@ -620,7 +620,7 @@ def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
     indices = list_names(root, 'checkpoint-*.index')
     assert indices == ['checkpoint-0.index', 'checkpoint-1.index']
     last = log_of(root).splitlines()[-1]
-    assert 'stopped after iteration 1; continue with: ' in last
+    assert 'stopped after iteration 1; continue with: python ' in last
     assert last.endswith(f"--experiment_root '{root}' --resume")
 
 
