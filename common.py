@@ -139,6 +139,11 @@ def run(main):
             raise
         print(f'{command}: error: {describe_error(error)}', file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get('TRIPLET_TRACEBACK') or not is_tensorflow_error(error):
+            raise
+        print(f'{command}: error: {describe_tensorflow_error(error)}', file=sys.stderr)
+        sys.exit(1)
 
 
 def describe_error(error):
@@ -167,6 +172,20 @@ def start_tensorflow():
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def is_tensorflow_error(error):
+    """Say whether an exception comes from TensorFlow's runtime."""
+    tensorflow = sys.modules.get('tensorflow')
+    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
+
+
+def describe_tensorflow_error(error):
+    """Return a TensorFlow error as one line; of lack of memory, with what to do."""
+    reason = f'TensorFlow failed: {tensorflow_reason(error)}'
+    if isinstance(error, sys.modules['tensorflow'].errors.ResourceExhaustedError):
+        return f'{reason}; see "Out of memory" in README.md for what to lower'
+    return f'{reason}; TRIPLET_TRACEBACK=1 shows where'
 
 
 def tensorflow_reason(error):
@@ -213,7 +232,9 @@ class TqdmHandler(logging.Handler):
     """A console handler whose lines appear above the progress bar."""
 
     def emit(self, record):
-        tqdm.tqdm.write(self.format(record), file=sys.stderr)
+        # Who no longer reads our messages (`| head`) does not want the run to end.
+        with contextlib.suppress(BrokenPipeError):
+            tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
 # --- files -----------------------------------------------------------------------

@@ -288,7 +288,7 @@ def merge_stored_args(parser, argv, experiment_root):
     stored = common.read_args(experiment_root)
     for name in NOT_STORED:
         stored.pop(name, None)
-    check_stored_choices(parser, stored, experiment_root)
+    check_stored_args(parser, stored, experiment_root)
     defaults = argparse.Namespace(**stored)
     # argparse leaves alone what is already set, unless the command line names it.
     given = vars(parser.parse_args(argv, namespace=defaults))
@@ -313,15 +313,30 @@ def merge_stored_args(parser, argv, experiment_root):
     return argparse.Namespace(**given), notes
 
 
-def check_stored_choices(parser, stored, experiment_root):
-    """Raise ValueError if args.json names a net, loss, ... that does not exist."""
+def check_stored_args(parser, stored, experiment_root):
+    """Raise ValueError if a value in args.json is none that the flag could have."""
     for action in parser._actions:
         value = stored.get(action.dest)
+        if value is not None and not is_possible(action, value):
+            raise ValueError(
+                f'--{action.dest} {value!r} in {experiment_root}/args.json is no value '
+                'that the flag takes; restore what train.py wrote'
+            )
         if action.choices and value is not None and value not in action.choices:
             raise ValueError(
                 f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
                 f'expected one of {", ".join(action.choices)}'
             )
+
+
+def is_possible(action, value):
+    """Say whether a stored value is one that the flag's type could have returned."""
+    if action.type is None:
+        return isinstance(value, str if action.const is None else bool)
+    try:
+        return action.type(str(value)) == value or action.type is common.path
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
 
 
 def is_same_value(name, given, stored):

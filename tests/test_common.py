@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 import common
 
@@ -319,3 +320,29 @@ def test_args_json_round_trip(tmp_path):
     common.write_json(str(tmp_path / 'args.json'), {'margin': 'soft'})
     assert common.read_args(str(tmp_path)) == {'margin': 'soft'}
     assert json.loads((tmp_path / 'args.json').read_text()) == {'margin': 'soft'}
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('ResourceExhaustedError', ': no room; see "Out of memory" in README.md for'),
+        ('InternalError', 'failed: no room; TRIPLET_TRACEBACK=1 shows where'),
+    ],
+)
+def test_error_of_tensorflow_is_one_line(capsys, name, message):
+    def fail():
+        raise getattr(tf.errors, name)(None, None, 'no room\ntrace')
+
+    with pytest.raises(SystemExit) as stop:
+        common.run(fail)
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_messages_nobody_reads_do_not_stop_a_run(monkeypatch):
+    def raise_broken_pipe(*_, **__):
+        raise BrokenPipeError
+
+    logger = common.setup_logging()
+    monkeypatch.setattr(common.tqdm.tqdm, 'write', raise_broken_pipe)
+    logger.info('into the void')

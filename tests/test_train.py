@@ -592,6 +592,22 @@ def test_args_json_of_the_original_is_enough(experiment):
     assert 'finished after 4 iterations' in log_of(experiment)
 
 
+@pytest.mark.parametrize(
+    'name, value',
+    [
+        ('embedding_dim', '128'),
+        ('batch_k', 0),
+        ('margin', 'hard'),
+        ('flip_augment', 'yes'),
+        ('metric', 2),
+    ],
+)
+def test_stored_value_that_no_flag_takes_is_refused(experiment, name, value):
+    change_args(experiment, **{name: value})
+    with pytest.raises(ValueError, match=f'--{name} {value!r} in .*args.json is no'):
+        tiny_run.resume(experiment)
+
+
 def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
         tiny_run.resume(tmp_path / 'nothing')
