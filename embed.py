@@ -9,21 +9,16 @@ with `fid` and `pid`, to market1501_query_embeddings.h5 in the experiment root; 
 each variant that `augmentation_types` names.
 """
 
-import importlib.metadata
-import itertools
-import json
 import os
 import pathlib
 
-import numpy as np
-
 import aggregators
 import common
+import embeddings
 import images
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 tf = common.lazy_import('tensorflow')
-h5py = common.lazy_import('h5py')
 tqdm = common.lazy_import('tqdm')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
@@ -39,10 +34,6 @@ TRAINING_FLAGS = (
     'pre_crop_height',
     'pre_crop_width',
 )
-
-# What the HDF5 file holds beside the embeddings, generously: FID and PID of an image,
-# and the rest.
-NAME_BYTES, OTHER_BYTES = 500, 10**5
 
 
 def build_parser():
@@ -153,6 +144,13 @@ def read_training_args(experiment_root):
             f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
             'flags of a train.py run'
         )
+    for name in TRAINING_FLAGS:
+        expected = str if name.endswith('_name') else int
+        if not isinstance(stored[name], expected):
+            raise ValueError(
+                f'{name} in {experiment_root}/args.json is {stored[name]!r}, expected '
+                f'{"a name" if expected is str else "a whole number"}'
+            )
     return stored
 
 
@@ -205,6 +203,7 @@ def embed(embedder, dataset, variants, net_size, size):
         size: (height, width) of the data set's images, pixels.
 
     Yields:
+        (rows, embeddings): range of the batch's positions in the data set, and
         float32 [A, B, D].
     """
 
@@ -216,98 +215,10 @@ def embed(embedder, dataset, variants, net_size, size):
         ]
         return tf.stack(embs)  # [A, B, D]
 
+    done = 0
     for batch in dataset:
-        yield embed_batch(batch).numpy()
-
-
-def write_embeddings(filename, embs, pids, fids, variants, aggregator, attributes):
-    """Write the HDF5 file; it gets its name once it is complete.
-
-    Args:
-        filename: of the HDF5 file.
-        embs: iterable of float32 [A, B, D], in the order of the data set.
-        pids, fids: object arrays [N] of str.
-        variants: names of images.augmentation_plan, A of them.
-        aggregator: function of aggregators.py, or None if A is 1.
-        attributes: {name: str}, stored with the file.
-
-    Raises:
-        ValueError: an embedding is not finite.
-    """
-    text = h5py.string_dtype('utf-8')
-    embs = iter(embs)
-    first = next(embs)  # [A, B, D]
-    embs = itertools.chain([first], embs)
-    num_vectors = len(fids) * (1 if aggregator is None else 1 + len(variants))
-    num_bytes = num_vectors * first[0, 0].nbytes + len(fids) * NAME_BYTES + OTHER_BYTES
-    with (
-        common.complete_file(filename) as temporary,
-        h5py.File(reserve(temporary, num_bytes), 'w') as file,
-    ):
-        file.attrs.update(attributes)
-        file.create_dataset('fid', data=fids, dtype=text)
-        file.create_dataset('pid', data=pids, dtype=text)
-        file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
-        done = 0
-        for batch in embs:
-            joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
-            check_finite(joined, fids[done:])
-            if done == 0:
-                shape = (len(fids), joined.shape[-1])
-                emb = file.create_dataset('emb', shape, np.float32)
-                if aggregator is not None:
-                    emb_aug = file.create_dataset(
-                        'emb_aug', (len(variants), *shape), np.float32
-                    )
-            rows = slice(done, done + len(joined))
-            emb[rows] = joined
-            if aggregator is not None:
-                emb_aug[:, rows] = batch
-            done = rows.stop
-        file['embs'] = emb  # A second name of the same data, that of the documentation.
-
-
-def reserve(filename, num_bytes):
-    """Return the name of a new file if the disk has room for that many bytes.
-
-    HDF5 itself does not survive a full disk: it ends in several tracebacks and a
-    segmentation fault.
-
-    Raises:
-        OSError: there is no room; names the file.
-    """
-    with open(filename, 'wb') as file:
-        try:
-            # Not everywhere, but on Linux.
-            if hasattr(os, 'posix_fallocate'):
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, filename) from error
-        file.truncate(0)
-    return filename
-
-
-def check_finite(embs, fids):
-    """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
-    bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f'the embedding of {fids[bad[0]]} is not finite; the network has diverged '
-            'in training: choose an earlier --checkpoint'
-        )
-
-
-def describe(args, prefix):
-    """Return the attributes of the HDF5 file: arguments, checkpoint and versions."""
-    versions = {
-        name: importlib.metadata.version(name)
-        for name in ('tensorflow', 'keras', 'numpy', 'h5py')
-    }
-    return {
-        'args': json.dumps(vars(args), sort_keys=True),
-        'checkpoint': prefix,
-        'versions': json.dumps(versions, sort_keys=True),
-    }
+        yield range(done, done + len(batch)), embed_batch(batch).numpy()
+        done += len(batch)
 
 
 def read_batches(dataset, paths, batch_size, quiet):
@@ -361,14 +272,15 @@ def main(argv=None):
         net_size,
         size,
     )
-    write_embeddings(
+    embeddings.write(
         args.filename,
         embs,
-        pids,
         fids,
         variants,
+        training['embedding_dim'],
         aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
-        describe(args, prefix),
+        embeddings.describe(vars(args), prefix),
+        pids=pids,
     )
     logger.info(f'{args.filename}: {len(fids)} embeddings')
 

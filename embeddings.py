@@ -5,6 +5,7 @@ For reading, any HDF5 file with a data set `emb` [N, D] will do, whatever wrote 
 
 import importlib.metadata
 import json
+import math
 import os
 import typing
 
@@ -16,8 +17,9 @@ import ranking
 
 h5py = common.lazy_import('h5py')
 
-# What FID and PID of an image take in the file, generously.
-NAME_BYTES = 500
+# What a file holds beside the embeddings, generously: FID and PID of an image, and the
+# rest.
+NAME_BYTES, OTHER_BYTES = 500, 10**5
 
 # Rows copied at once when images were left out; bounds the memory.
 ROWS_COPIED = 4096
@@ -218,10 +220,11 @@ def write(
     shapes = {'emb': (len(fids), embedding_dim)}
     if aggregator is not None:
         shapes['emb_aug'] = (len(variants), len(fids), embedding_dim)
-    num_bytes = 4 * sum(map(np.prod, shapes.values())) + len(fids) * NAME_BYTES
+    num_floats = sum(math.prod(shape) for shape in shapes.values())
+    num_bytes = 4 * num_floats + len(fids) * NAME_BYTES + OTHER_BYTES
     with (
         common.complete_file(filename) as temporary,
-        h5py.File(reserve(temporary, int(num_bytes)), 'w') as file,
+        h5py.File(reserve(temporary, num_bytes), 'w') as file,
     ):
         file.attrs.update(attributes)
         file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
@@ -275,7 +278,7 @@ def reserve(filename, num_bytes):
     with open(filename, 'wb') as file:
         try:
             # Not everywhere, but on Linux.
-            if num_bytes > 0 and hasattr(os, 'posix_fallocate'):
+            if hasattr(os, 'posix_fallocate'):
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
         except OSError as error:
             raise OSError(error.errno, error.strerror, filename) from error
