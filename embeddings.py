@@ -1,25 +1,34 @@
 """Embeddings in HDF5 files: write them, read them, check them.
 
-For reading, any HDF5 file with a data set `emb` [N, D] will do, whatever wrote it.
+For reading, any HDF5 file with a data set `emb` or `embs` [N, D] will do, whatever
+wrote it, and so will a NumPy file (.npy or .npz), of any real type.
 """
 
+import csv
 import importlib.metadata
 import json
 import math
 import os
 import typing
+import zipfile
 
 import numpy as np
 
 import common
 import excluders
 import ranking
+from excluders import _columns
 
 h5py = common.lazy_import('h5py')
 
 # What a file holds beside the embeddings, generously: FID and PID of an image, and the
 # rest.
 NAME_BYTES, OTHER_BYTES = 500, 10**5
+
+# Embeddings checked at once: 64 MB, if they are float32.
+NUMBERS_CHECKED = 2**24
+
+NAMES = ('emb', 'embs')  # Of the embeddings in a file, the first that is there.
 
 # Rows copied at once when images were left out; bounds the memory.
 ROWS_COPIED = 4096
@@ -49,7 +58,7 @@ def add_flags(parser):
             type=common.path,
             metavar='HDF5',
             help=f'Its embeddings, as embed.py writes them: emb [N, D] in the order '
-            f'of --{side}_dataset.',
+            f'of --{side}_dataset. NumPy files do too (.npy, .npz).',
         )
     ranked = parser.add_argument_group('ranking')
     ranked.add_argument(
@@ -73,7 +82,8 @@ class EmbeddedDataset(typing.NamedTuple):
     Attributes:
         pids: object array [N] of str.
         fids: object array [N] of str.
-        embs: [N, D], finite numbers of the type in the file.
+        embs: [N, D], finite numbers of the type in the file; an array, or what can be
+            sliced like one.
     """
 
     pids: np.ndarray
@@ -81,8 +91,22 @@ class EmbeddedDataset(typing.NamedTuple):
     embs: np.ndarray
 
 
-def load_pair(query_dataset, query_embeddings, gallery_dataset, gallery_embeddings):
-    """Read query set and gallery: two CSV files and two HDF5 files.
+def load_pair(
+    query_dataset,
+    query_embeddings,
+    gallery_dataset,
+    gallery_embeddings,
+    has_header=False,
+    streams_gallery=False,
+):
+    """Read query set and gallery: two CSV files and two files of embeddings.
+
+    Args:
+        query_dataset, gallery_dataset: CSV files.
+        query_embeddings, gallery_embeddings: HDF5 or NumPy files.
+        has_header: whether the first line of a CSV names its columns.
+        streams_gallery: leave the gallery's embeddings in their file, to be read in
+            slices.
 
     Returns:
         (query, gallery), two EmbeddedDatasets.
@@ -91,8 +115,8 @@ def load_pair(query_dataset, query_embeddings, gallery_dataset, gallery_embeddin
         FileNotFoundError, ValueError: a file is missing or wrong, or the embeddings of
             the two sets differ in dimension; the message names the file.
     """
-    query = load(query_dataset, query_embeddings)
-    gallery = load(gallery_dataset, gallery_embeddings)
+    query = load(query_dataset, query_embeddings, has_header)
+    gallery = load(gallery_dataset, gallery_embeddings, has_header, streams_gallery)
     query_dim, gallery_dim = query.embs.shape[1], gallery.embs.shape[1]
     if query_dim != gallery_dim:
         raise ValueError(
@@ -102,10 +126,17 @@ def load_pair(query_dataset, query_embeddings, gallery_dataset, gallery_embeddin
     return query, gallery
 
 
-def load(csv_file, embeddings_file):
-    """Return the EmbeddedDataset of a CSV and an HDF5 file, after all checks."""
-    pids, fids = common.load_dataset(csv_file)
-    embs, embedded_fids = read_hdf5(embeddings_file)
+def load(csv_file, embeddings_file, has_header=False, streams=False):
+    """Return the EmbeddedDataset of a CSV and its embeddings, after all checks.
+
+    Args:
+        csv_file: see read_csv.
+        embeddings_file: see open_embeddings.
+        has_header: whether the first line of the CSV names its columns.
+        streams: leave the embeddings in their file.
+    """
+    pids, fids = read_csv(csv_file, has_header)
+    embs, embedded_fids = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
         raise ValueError(
             f'{embeddings_file} has {len(embs)} embeddings but {csv_file} has '
@@ -114,33 +145,163 @@ def load(csv_file, embeddings_file):
     if embedded_fids is not None:
         check_fids(fids, embedded_fids, csv_file, embeddings_file)
     check_finite(embs, fids, embeddings_file)
-    return EmbeddedDataset(pids, fids, embs)
+    return EmbeddedDataset(pids, fids, embs if streams else np.asarray(embs))
 
 
-def read_hdf5(filename):
-    """Read embeddings and, where the file has them, the fids of its rows.
+# --- data sets with more columns -------------------------------------------------
+
+
+def read_csv(csv_file, has_header=False):
+    """Read a data set's CSV: PID,FID or PID,FID,CAMERA in every row.
+
+    Python's own csv module: loading pandas would take a third of the time that all of
+    Market-1501 is ranked in.
 
     Args:
-        filename: path of an HDF5 file with `emb` [N, D] and perhaps `fid` [N].
+        csv_file: path, UTF-8.
+        has_header: whether the first line names the columns. If it names both `pid`
+            and `fid`, it decides which is which, and a column `camera` is the camera;
+            all others are ignored. Otherwise it is skipped.
 
     Returns:
-        (embs, fids): [N, D] as stored; object array [N] of str, or None.
+        (pids, fids), object arrays [N] of str; with a camera, the fids are
+        FidWithCamera.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a row has another number of fields, or an empty one; the message
+            names the line.
+    """
+    if not os.path.isfile(csv_file):
+        raise FileNotFoundError(
+            f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
+        )
+    try:
+        with open(csv_file, encoding='utf-8-sig', newline='') as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{csv_file}: {common.find_bad_line(csv_file)}') from error
+    columns = choose_columns(rows.pop(0) if has_header and rows else [])
+    check_fields(rows, columns, csv_file, has_header)
+    if columns is None:
+        columns = range(len(rows[0]))
+    pids, fids, *cids = ([row[i] for row in rows] for i in columns)
+    if cids:
+        fids = map(_columns.FidWithCamera, fids, pids, cids[0])
+    return to_object_array(pids), to_object_array(fids)
+
+
+def to_object_array(texts):
+    """Return an object array [N] of texts, not of NumPy's fixed-width kind."""
+    texts = list(texts)
+    array = np.empty(len(texts), object)
+    array[:] = texts
+    return array
+
+
+def choose_columns(header):
+    """Return the columns of PID, FID and, if named, camera; None if not named so."""
+    names = [name.strip().lower() for name in header]
+    if 'pid' not in names or 'fid' not in names:
+        return None
+    return [names.index(name) for name in ('pid', 'fid', 'camera') if name in names]
+
+
+def check_fields(rows, columns, csv_file, has_header):
+    """Raise ValueError naming the first row without the fields that are needed.
+
+    Args:
+        rows: list [N] of lists of str.
+        columns: the columns needed; None: all, which are two or three.
+        csv_file: for the message.
+        has_header: likewise.
+    """
+    width = 3 if rows and columns is None and len(rows[0]) == 3 else 2
+    wanted = 'three fields, PID,FID,CAMERA' if width == 3 else 'two fields, PID,FID'
+    if not rows:
+        raise ValueError(
+            f'{csv_file}: the file is empty; expected {wanted} in every line'
+        )
+    for number, row in enumerate(rows, start=1 + has_header):
+        if columns is not None:
+            is_short = len(row) <= max(columns)
+            fields = [] if is_short else [row[i] for i in columns]
+        else:
+            is_short, fields = len(row) != width, row
+        if is_short:
+            raise ValueError(
+                f'{csv_file}: line {number} has {len(row)} field(s); expected '
+                + (wanted if columns is None else 'those that the header names')
+            )
+        if '' in fields:
+            raise ValueError(
+                f'{csv_file}: line {number} has an empty field; expected '
+                + (wanted if columns is None else 'those that the header names')
+            )
+
+
+# --- files of embeddings ---------------------------------------------------------
+
+
+def open_embeddings(filename):
+    """Open embeddings and read, where the file has them, the fids of its rows.
+
+    Args:
+        filename: path of a file with `emb` or `embs` [N, D] and perhaps `fid` [N]: .npy
+            (one array), .npz (these names, or one array), or else HDF5.
+
+    Returns:
+        (embs, fids): what slices like an array [N, D], of the type stored, and reads
+        from the file; [N] of str, or None.
 
     Raises:
         OSError: the file is missing or may not be read.
-        ValueError: it is not HDF5, incomplete, or lacks a usable `emb`.
+        ValueError: it is of another kind, incomplete, or lacks usable embeddings.
     """
     with open(filename, 'rb'):
         pass  # Python names what is wrong with a path better than HDF5 does.
+    if filename.endswith(('.npy', '.npz')):
+        return open_numpy(filename)
+    return open_hdf5(filename)
+
+
+def open_numpy(filename):
+    """Open the embeddings of a .npy or .npz file; see open_embeddings."""
     try:
-        with h5py.File(filename, 'r') as file:
-            if not is_embedding_matrix(file.get('emb')):
+        content = np.load(filename, mmap_mode='r')
+        if isinstance(content, np.ndarray):
+            arrays = {'emb': content}
+        else:
+            with content:
+                arrays = {name: content[name] for name in content.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f'{filename} is not a complete NumPy file of numbers ({error})'
+        ) from error
+    names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
+    if len(names) != 1 and names[:1] != ['emb'] or not is_matrix(arrays[names[0]]):
+        found = ', '.join(f'{n} {list(a.shape)} {a.dtype}' for n, a in arrays.items())
+        raise ValueError(
+            f'{filename} has no embeddings; expected one array emb of shape [N, D], '
+            f'found {found or "nothing"}'
+        )
+    fids = arrays.get('fid')
+    return arrays[names[0]], None if fids is None else [str(fid) for fid in fids]
+
+
+def open_hdf5(filename):
+    """Open the embeddings of an HDF5 file; see open_embeddings."""
+    try:
+        file = h5py.File(filename, 'r')
+        embs = next((file[name] for name in NAMES if name in file), None)
+        if not is_embedding_matrix(embs):
+            with file:
                 raise ValueError(
                     f'{filename} has no embeddings; expected an HDF5 data set emb of '
                     f'shape [N, D], found {describe_datasets(file)}'
                 )
-            fids = file['fid'].asstr()[:] if 'fid' in file else None
-            return file['emb'][:], fids
+        # The file is closed once nobody holds the data set any more.
+        return embs, file['fid'].asstr()[:] if 'fid' in file else None
     except OSError as error:
         raise ValueError(
             f'{filename} is not a complete HDF5 file; expected what embed.py writes '
@@ -150,12 +311,12 @@ def read_hdf5(filename):
 
 def is_embedding_matrix(dataset):
     """Return whether an HDF5 object, or None, is a matrix of real numbers."""
-    return (
-        isinstance(dataset, h5py.Dataset)
-        and dataset.ndim == 2
-        and dataset.shape[1] > 0
-        and dataset.dtype.kind in 'fiu'
-    )
+    return isinstance(dataset, h5py.Dataset) and is_matrix(dataset)
+
+
+def is_matrix(array):
+    """Return whether an array is a matrix of real numbers with at least a column."""
+    return array.ndim == 2 and array.shape[1] > 0 and array.dtype.kind in 'fiu'
 
 
 def describe_datasets(file):
@@ -183,8 +344,12 @@ def check_fids(fids, embedded_fids, csv_file, embeddings_file):
 
 def check_finite(embs, fids, embeddings_file):
     """Raise ValueError naming the first embedding with a NaN or an infinity."""
-    bad_rows = np.flatnonzero(~np.isfinite(embs).all(axis=1))
-    if len(bad_rows):
+    bad_rows = []
+    rows_at_once = max(1, NUMBERS_CHECKED // embs.shape[1])
+    for start in range(0, len(embs), rows_at_once):
+        is_finite = np.isfinite(embs[start : start + rows_at_once]).all(axis=1)
+        bad_rows += (start + np.flatnonzero(~is_finite)).tolist()
+    if bad_rows:
         row = bad_rows[0]
         raise ValueError(
             f'{len(bad_rows)} of {len(embs)} embeddings in {embeddings_file} have NaN '

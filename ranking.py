@@ -1,11 +1,13 @@
 """From embeddings to ranks and scores: AP, CMC, mINP. NumPy only, nothing printed.
 
-    ranks = rank_all(query_embs, gallery_embs, query_pids, gallery_pids,
-                     lambda rows: excluder(query_fids[rows]), metric='euclidean')
+    dists = EmbeddingDistances(query_embs, gallery_embs, 'euclidean')
+    ranks = rank(dists, query_pids, gallery_pids,
+                 lambda rows, cols: excluder(query_fids[rows], cols))
     aps = [step_average_precision(r) for r in ranks if len(r.ranks)]
 
-The [Q, G] matrix is never held whole: queries come in blocks. Of each row only the
-few true matches are ranked, by looking them up in the sorted distances.
+The [Q, G] matrix is never held whole, and neither is the gallery: both sides come in
+blocks, each block of the gallery once. Only the few true matches are ranked, by looking
+them up among the sorted distances of a block and adding up over the blocks.
 
 Ties. Distances are computed in float64 and rounded to float32, the precision of the
 embeddings. So distances that are equal in mathematics but differ in the last bits of
@@ -23,6 +25,10 @@ GALLERY_CHUNK = 4096
 
 # Bounds the distances of a block to 128 MB, whatever the gallery's length.
 MAX_BLOCK_PAIRS = 2**25
+
+# Numbers in a block of gallery embeddings: 64 MB in float64. All of Market-1501 with
+# 128 dimensions is one block, and then its distances are computed only once.
+MAX_BLOCK_NUMBERS = 2**23
 
 # Below this share of |q|^2 + |g|^2, rounding spoils the product form of a squared
 # distance: at 1e-8 its relative error is 2^-52 / 1e-8, still under float32's 2^-24.
@@ -75,10 +81,36 @@ def cityblock(query_embs, gallery_embs):
     return distance.cdist(query_embs, gallery_embs, 'cityblock')
 
 
+def cosine(query_embs, gallery_embs):
+    """Return one minus the cosines of the angles, float64 [Q, G], of float64 rows.
+
+        1 - cos = |q/|q| - g/|g||^2 / 2
+
+    exact for small angles too, where 1 - cos loses all digits. In 0..2.
+
+    Raises:
+        ValueError: an embedding has length 0, hence no direction.
+    """
+    return sqeuclidean(scale_to_unit(query_embs), scale_to_unit(gallery_embs)) / 2
+
+
+def scale_to_unit(embs):
+    """Return float64 [N, D] scaled to length 1; see cosine for what it raises."""
+    largest = np.abs(embs).max(axis=1, keepdims=True, initial=0)
+    if not largest.all():
+        raise ValueError(
+            f'{np.count_nonzero(largest == 0)} embeddings consist of zeros, which have '
+            'no cosine distance; choose another metric'
+        )
+    embs = embs / largest  # So that the squares of large numbers do not overflow.
+    return embs / np.linalg.norm(embs, axis=1, keepdims=True)
+
+
 METRICS = {
     'euclidean': euclidean,
     'sqeuclidean': sqeuclidean,
     'cityblock': cityblock,
+    'cosine': cosine,
 }
 METRIC_CHOICES = tuple(METRICS)
 
@@ -112,6 +144,87 @@ def compute_distances(query_embs, gallery_embs, metric):
     return dists
 
 
+class EmbeddingDistances:
+    """The distances of Q queries to G gallery images, computed block by block.
+
+    Args:
+        query_embs: [Q, D], finite numbers, in memory.
+        gallery_embs: [G, D], finite numbers; anything that slices like an array, such
+            as a data set in an HDF5 file. It is read in blocks.
+        metric: one of METRIC_CHOICES.
+        batch_size: queries per block, at most. It bounds memory; at most the last bit
+            of a distance depends on it.
+    """
+
+    def __init__(self, query_embs, gallery_embs, metric='euclidean', batch_size=256):
+        self.query_embs, self.gallery_embs = query_embs, gallery_embs
+        self.metric, self.batch_size = metric, batch_size
+        self.shape = len(query_embs), len(gallery_embs)
+        # Beyond 32768 rows, a sort gains nothing from a longer block.
+        dim = max(1, query_embs.shape[1])
+        self.gallery_blocks = split(
+            self.shape[1], min(2**15, max(1, MAX_BLOCK_NUMBERS // dim))
+        )
+
+    def blocks(self):
+        """Yield (query slice, gallery slice, their distances float32)."""
+        for cols in self.gallery_blocks:
+            gallery_embs = np.asarray(self.gallery_embs[cols], np.float64)
+            size = min(self.batch_size, MAX_BLOCK_PAIRS // len(gallery_embs))
+            for rows in split(self.shape[0], size):
+                query_embs = self.query_embs[rows]
+                yield (
+                    rows,
+                    cols,
+                    compute_distances(query_embs, gallery_embs, self.metric),
+                )
+
+    def whole_rows(self):
+        """Yield (query slice, distances to the whole gallery, float32)."""
+        for rows in split(self.shape[0], self.batch_size, self.shape[1]):
+            yield (
+                rows,
+                compute_distances(
+                    self.query_embs[rows], self.gallery_embs, self.metric
+                ),
+            )
+
+    def of_matches(self, rows_of_pid, cols_of_pid):
+        """Return {PID: distances float32 [queries, matches]}.
+
+        Args:
+            rows_of_pid: {PID: query rows}.
+            cols_of_pid: {PID: gallery rows, ascending}, of the same PIDs.
+        """
+        dists = {
+            pid: np.empty((len(rows), len(cols_of_pid[pid])), np.float32)
+            for pid, rows in rows_of_pid.items()
+        }
+        for block in self.gallery_blocks:
+            gallery_embs = None
+            for pid, cols in cols_of_pid.items():
+                first, last = np.searchsorted(cols, [block.start, block.stop])
+                if first == last:
+                    continue
+                if gallery_embs is None:  # Blocks of distractors are not even read.
+                    gallery_embs = np.asarray(self.gallery_embs[block])
+                dists[pid][:, first:last] = compute_distances(
+                    self.query_embs[rows_of_pid[pid]],
+                    gallery_embs[cols[first:last] - block.start],
+                    self.metric,
+                )
+        return dists
+
+
+def split(length, size, num_columns=1):
+    """Return slices of up to `size` rows that cover 0 .. length.
+
+    Fewer rows, if with that many columns they would exceed MAX_BLOCK_PAIRS.
+    """
+    size = max(1, min(size, MAX_BLOCK_PAIRS // max(1, num_columns)))
+    return [slice(i, min(i + size, length)) for i in range(0, length, size)]
+
+
 # --- ranks -----------------------------------------------------------------------
 
 
@@ -128,6 +241,30 @@ class MatchRanks(typing.NamedTuple):
     last_ranks: np.ndarray
 
 
+def rank(dists, query_pids, gallery_pids, is_ignored):
+    """Rank the true matches of every query.
+
+    Args:
+        dists: EmbeddingDistances, or whatever has its shape and methods.
+        query_pids: [Q] of str.
+        gallery_pids: [G] of str. A match is a gallery image of the query's PID.
+        is_ignored: function of query rows and gallery rows (slices or index arrays)
+            that returns bool [rows, cols], True where the query ignores the gallery
+            image, be it a match or not.
+
+    Returns:
+        list [Q] of MatchRanks; one without ranks has no match.
+    """
+    rows_of_pid, cols_of_pid = group_rows(query_pids), group_rows(gallery_pids)
+    if len(dists.gallery_blocks) > 1:
+        return rank_in_blocks(dists, rows_of_pid, cols_of_pid, is_ignored)
+    ranks, none = [], np.empty(0, np.int64)
+    for rows, block in dists.whole_rows():
+        matches = [cols_of_pid.get(pid, none) for pid in query_pids[rows]]
+        ranks += rank_matches(block, is_ignored(rows, slice(None)), matches)
+    return ranks
+
+
 def rank_all(
     query_embs,
     gallery_embs,
@@ -137,32 +274,95 @@ def rank_all(
     metric='euclidean',
     batch_size=256,
 ):
-    """Rank the true matches of every query.
+    """Rank the true matches of every query, as `rank` does, given embeddings.
+
+    Here is_ignored is a function of query rows alone; it returns bool [rows, G].
+    """
+    return rank(
+        EmbeddingDistances(query_embs, gallery_embs, metric, batch_size),
+        query_pids,
+        gallery_pids,
+        lambda rows, cols: is_ignored(rows)[:, cols],
+    )
+
+
+def rank_in_blocks(dists, rows_of_pid, cols_of_pid, is_ignored):
+    """Rank a gallery that comes in several blocks; see `rank`.
+
+    First the distances of the true matches alone, then one pass over all others.
 
     Args:
-        query_embs: [Q, D], finite numbers.
-        gallery_embs: [G, D], finite numbers.
-        query_pids: [Q] of str.
-        gallery_pids: [G] of str. A match is a gallery image of the query's PID.
-        is_ignored: function of a slice of query rows that returns bool [rows, G], True
-            where the query ignores the gallery image, be it a match or not.
-        metric: one of METRIC_CHOICES.
-        batch_size: queries per block, fewer if the gallery is long. It bounds memory;
-            at most the last bit of a distance depends on it.
-
-    Returns:
-        list [Q] of MatchRanks; one without ranks has no match.
+        dists: see `rank`.
+        rows_of_pid: {PID: its query rows}.
+        cols_of_pid: {PID: its gallery rows}.
+        is_ignored: see `rank`.
     """
-    rows_of_pid = group_rows(gallery_pids)
-    no_rows = np.empty(0, np.int64)
-    block_size = max(1, min(batch_size, MAX_BLOCK_PAIRS // len(gallery_pids)))
-    ranks = []
-    for start in range(0, len(query_pids), block_size):
-        block = slice(start, start + block_size)
-        dists = compute_distances(query_embs[block], gallery_embs, metric)
-        matches = [rows_of_pid.get(pid, no_rows) for pid in query_pids[block]]
-        ranks += rank_matches(dists, is_ignored(block), matches)
-    return ranks
+    rows_of_pid = {p: rows for p, rows in rows_of_pid.items() if p in cols_of_pid}
+    cols_of_pid = {p: cols_of_pid[p] for p in rows_of_pid}
+    dists_of_matches = dists.of_matches(rows_of_pid, cols_of_pid)
+    standings = [Standing(np.empty(0, np.int64), np.empty(0))] * dists.shape[0]
+    matches = [np.empty(0, np.int64)] * dists.shape[0]
+    for pid, rows in rows_of_pid.items():
+        cols = cols_of_pid[pid]
+        is_kept = ~is_ignored(rows, cols)  # [queries of PID, matches]
+        for i, row in enumerate(rows):
+            matches[row] = cols
+            kept = is_kept[i]
+            standings[row] = Standing(cols[kept], dists_of_matches[pid][i, kept])
+    for rows, cols, block in dists.blocks():
+        # Infinity sorts behind all that counts, so that it never changes a rank.
+        np.copyto(block, np.inf, where=is_ignored(rows, cols))
+        for q, rows_of_matches in enumerate(matches[rows]):
+            first, last = np.searchsorted(rows_of_matches, [cols.start, cols.stop])
+            block[q, rows_of_matches[first:last] - cols.start] = np.inf
+        count_others(block, cols.start, standings[rows])
+    return [standing.ranks() for standing in standings]
+
+
+class Standing:
+    """How one query's M true matches stand, while blocks of the others are counted.
+
+    Args:
+        cols: int64 [M], gallery rows of the true matches, ascending, none ignored.
+        dists: float32 [M].
+
+    Attributes:
+        cols, dists: sorted by distance, ties by gallery row.
+        num_nearer: int64 [M], others that come before, so far.
+        num_within: int64 [M], others at most as far, so far.
+    """
+
+    def __init__(self, cols, dists):
+        order = np.argsort(dists, kind='stable')
+        self.cols, self.dists = cols[order], dists[order]
+        self.num_nearer = np.zeros(len(cols), np.int64)
+        self.num_within = np.zeros(len(cols), np.int64)
+
+    def ranks(self):
+        """Return the MatchRanks: others counted so far, and the matches themselves."""
+        return MatchRanks(
+            self.num_nearer + np.arange(1, len(self.cols) + 1),
+            self.num_within + np.searchsorted(self.dists, self.dists, side='right'),
+        )
+
+
+def count_others(dists, first_col, standings):
+    """Add a block of gallery images that are no matches to the standings.
+
+    Args:
+        dists: float32 [Q, n], infinite where ignored or a match.
+        first_col: gallery row of the first column.
+        standings: list [Q] of Standing, updated.
+    """
+    sorted_dists = np.sort(dists, axis=1)
+    for q, standing in enumerate(standings):
+        num_nearer = np.searchsorted(sorted_dists[q], standing.dists, side='left')
+        num_within = np.searchsorted(sorted_dists[q], standing.dists, side='right')
+        standing.num_within += num_within
+        for i in np.flatnonzero(num_within > num_nearer):  # Ties: earlier rows count.
+            earlier = dists[q, : max(0, standing.cols[i] - first_col)]
+            num_nearer[i] += np.count_nonzero(earlier == standing.dists[i])
+        standing.num_nearer += num_nearer
 
 
 def group_rows(pids):
@@ -174,10 +374,11 @@ def group_rows(pids):
 
 
 def rank_matches(dists, is_ignored, matches):
-    """Rank the true matches of a block of queries.
+    """Rank the true matches of a block of queries in the whole gallery.
 
     Args:
-        dists: float32 [Q, G], finite; overwritten: what is ignored becomes infinite.
+        dists: float32 [Q, G], finite; overwritten: what is ignored, and the matches,
+            become infinite.
         is_ignored: bool [Q, G].
         matches: per query, the gallery rows of its PID, ascending, ignored ones
             included.
@@ -185,30 +386,14 @@ def rank_matches(dists, is_ignored, matches):
     Returns:
         list [Q] of MatchRanks.
     """
-    # Infinity sorts behind all that counts, so that it never changes a rank.
     np.copyto(dists, np.inf, where=is_ignored)
-    sorted_dists = np.sort(dists, axis=1)
-    return [
-        rank_matches_of_one(dists[q], sorted_dists[q], rows[~is_ignored[q, rows]])
-        for q, rows in enumerate(matches)
-    ]
-
-
-def rank_matches_of_one(dists, sorted_dists, rows):
-    """Return the MatchRanks of one query.
-
-    Args:
-        dists: float32 [G], infinite where ignored.
-        sorted_dists: the same, ascending.
-        rows: int64 [M], gallery rows of the true matches, ascending, none ignored.
-    """
-    rows = rows[np.argsort(dists[rows], kind='stable')]
-    num_nearer = np.searchsorted(sorted_dists, dists[rows], side='left')
-    last_ranks = np.searchsorted(sorted_dists, dists[rows], side='right')
-    ranks = num_nearer + 1
-    for i in np.flatnonzero(last_ranks > ranks):  # Ties: who comes earlier counts.
-        ranks[i] += np.count_nonzero(dists[: rows[i]] == dists[rows[i]])
-    return MatchRanks(ranks, last_ranks)
+    standings = []
+    for q, cols in enumerate(matches):
+        kept = cols[~is_ignored[q, cols]]
+        standings.append(Standing(kept, dists[q, kept]))
+        dists[q, cols] = np.inf
+    count_others(dists, 0, standings)
+    return [standing.ranks() for standing in standings]
 
 
 def check_any_match(ranks):

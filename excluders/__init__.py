@@ -3,12 +3,14 @@
 Each defines a class `Excluder`:
 
     Excluder(gallery_fids)    gallery_fids: [G] of str; parses them once.
-    excluder(query_fids)      query_fids: [Q] of str -> bool [Q, G], True = ignore.
+    excluder(query_fids, gallery_rows=slice(None))
+                              query_fids: [Q] of str; gallery_rows: a slice of the G,
+                              or indices -> bool [Q, rows], True = ignore.
 
 A fid that it cannot parse raises ValueError naming the fid and what such names look
-like. Evaluation calls it with one block of queries at a time, so the answer has to
-come from comparing integers, not strings: `_keys` turns "the camera of an image" into
-such integers. docs/excluders.md writes one from scratch.
+like. Evaluation asks for one block after another, so the answer has to come from
+comparing integers, not strings: `_keys` turns "the camera of an image" into such
+integers. docs/excluders.md writes one from scratch.
 """
 
 import pkgutil

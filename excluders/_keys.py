@@ -44,26 +44,34 @@ class KeyExcluder:
             np.int32,
         )
 
-    def __call__(self, query_fids):
-        """Return bool [Q, G]: True where the query ignores the gallery image."""
-        is_same = self.encode(query_fids)[:, None] == self.gallery_codes  # [Q, G]
-        is_same |= self.gallery_codes == JUNK_CODE
+    def __call__(self, query_fids, gallery_rows=slice(None)):
+        """Return bool [Q, rows]: True where the query ignores the gallery image.
+
+        Args:
+            query_fids: [Q] of str.
+            gallery_rows: slice or indices of the gallery images asked about.
+        """
+        gallery_codes = self.gallery_codes[gallery_rows]
+        is_same = self.encode(query_fids)[:, None] == gallery_codes  # [Q, rows]
+        is_same |= gallery_codes == JUNK_CODE
         return is_same
 
 
 class PidCameraExcluder(KeyExcluder):
-    """Ignore gallery images of the query's PID by its own camera, and PID -1.
+    """Ignore gallery images of the query's PID by its own camera, and junk.
 
     Finding the same person in the same camera, often a moment later, is too easy to
     tell anything about re-identification.
 
     A subclass defines `pattern`, which matches the start of a file name with the
     groups PID and camera, and `example`, a name that error messages quote. Both groups
-    are compared as text: camera `01` is not camera `1`.
+    are compared as text: camera `01` is not camera `1`. Where one pattern is not
+    enough, it overrides `match`; where junk is marked otherwise, `junk_pids`.
     """
 
     pattern = None
     example = None
+    junk_pids = ('-1',)  # Bad detections.
 
     def parse(self, fid):
         """Return (pid, cid), both str, of a fid; its directory does not matter.
@@ -71,7 +79,7 @@ class PidCameraExcluder(KeyExcluder):
         Raises:
             ValueError: the file name does not match the pattern.
         """
-        match = self.pattern.match(fid.rpartition('/')[2])
+        match = self.match(fid.rpartition('/')[2])
         if match is None:
             name = type(self).__module__.rpartition('.')[2]
             raise ValueError(
@@ -79,7 +87,11 @@ class PidCameraExcluder(KeyExcluder):
             )
         return match.groups()
 
+    def match(self, name):
+        """Return a match object with groups PID and camera, or None, of a file name."""
+        return self.pattern.match(name)
+
     def key(self, fid):
-        """Return (pid, cid), or None for the junk detections, whose PID is -1."""
+        """Return (pid, cid), or None for junk."""
         pid, cid = self.parse(fid)
-        return None if pid == '-1' else (pid, cid)
+        return None if pid in self.junk_pids else (pid, cid)

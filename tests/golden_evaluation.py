@@ -11,6 +11,8 @@ import common
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'original'
 CASES = json.loads((GOLDEN / 'evaluate.json').read_text(encoding='utf-8'))
 ARRAYS = np.load(GOLDEN / 'evaluate.npz')
+# `cosine` is ours.
+METRICS = ('euclidean', 'sqeuclidean', 'cityblock')
 MASKS = json.loads((GOLDEN / 'excluders.json').read_text(encoding='utf-8'))
 
 

@@ -18,7 +18,8 @@ def build(name, gallery_fids):
 
 
 def test_the_folder_is_the_list():
-    assert {'diagonal', 'duke', 'market1501'} <= set(excluders.EXCLUDER_CHOICES)
+    known = {'csv', 'cuhk03', 'diagonal', 'duke', 'market1501', 'mars', 'msmt17'}
+    assert known <= set(excluders.EXCLUDER_CHOICES)
     assert not any(name.startswith('_') for name in excluders.EXCLUDER_CHOICES)
 
 
@@ -32,6 +33,8 @@ def test_every_excluder_fulfils_the_contract(name):
     assert mask.shape == (3, 2)
     assert mask.all()
     assert excluder([]).shape == (0, 2)
+    assert excluder([fid], slice(1, None)).tolist() == [[True]]
+    assert excluder([fid], np.array([1, 0, 1])).tolist() == [[True] * 3]
 
 
 @pytest.mark.parametrize('name', ['market1501', 'duke', 'diagonal'])
@@ -63,6 +66,40 @@ def test_camera_is_the_last_field_that_looks_like_one():
         [True],
         [False],
     ]
+
+
+@pytest.mark.parametrize(
+    'name, query, ignored, counted',
+    [
+        (
+            'msmt17',
+            '0007_000_01_0303morning_0015_0.jpg',
+            ['0007_003_01_0114noon_0020_1.jpg'],
+            ['0007_000_02_0303morning_0015_0.jpg', '0008_000_01_0303morning_0_0.jpg'],
+        ),
+        (
+            'mars',
+            'bbox_test/0002/0002C1T0001F001.jpg',
+            ['0002C1T0009F003.jpg', '00-1C2T0001F001.jpg'],
+            ['0002C2T0001F001.jpg', '0000C1T0001F001.jpg'],
+        ),
+        (
+            'cuhk03',
+            'cuhk03_detected/1_001_1_01.png',
+            ['1_001_1_02.png'],
+            ['1_001_2_06.png', '2_001_1_01.png', '1_002_1_01.png'],
+        ),
+        (
+            'cuhk03',
+            'query/0003_c1_21.png',
+            ['0003_c1_22.png'],
+            ['0003_c2_21.png', '0004_c1_21.png'],
+        ),
+    ],
+)
+def test_same_camera_and_junk_are_ignored(name, query, ignored, counted):
+    mask = build(name, ignored + counted)([query])
+    assert mask.tolist() == [[True] * len(ignored) + [False] * len(counted)]
 
 
 @pytest.mark.parametrize('entry', golden_evaluation.MASKS['unparseable'])

@@ -52,7 +52,7 @@ def market1501_ap_by_loop(dists, is_match):
 # --- distances -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('metric', ranking.METRIC_CHOICES)
+@pytest.mark.parametrize('metric', golden_evaluation.METRICS)
 def test_distances_are_those_of_the_original(metric):
     (_, _, query_embs), (_, _, gallery_embs), _ = golden_evaluation.load('market')
     expected = golden_evaluation.ARRAYS[f'market/dists_{metric}']
@@ -104,6 +104,26 @@ def test_duplicated_gallery_images_are_exactly_tied(metric):
     query_embs = rng.normal(size=(5, 67)).astype(np.float32)
     dists = ranking.compute_distances(query_embs, gallery_embs, metric)
     assert not np.ptp(dists.reshape(5, 10, 501), axis=1).any()
+
+
+def test_cosine_distances_by_hand():
+    embs = np.float32([[3, 0], [0, 1e-30], [-1e30, 0], [5, 0]])
+    dists = ranking.compute_distances(embs, embs, 'cosine')
+    np.testing.assert_array_equal(dists[0], [0, 1, 2, 0])
+    np.testing.assert_array_equal(np.diag(dists), 0)
+
+
+def test_small_angles_keep_their_cosine_distance():
+    # 1 - cos(1e-6) is 5e-13: of the cosine itself, float64 keeps three digits.
+    embs = np.float64([[1, 0], [1, 1e-6]])
+    dists = ranking.compute_distances(embs, embs, 'cosine')
+    assert dists[0, 1] == pytest.approx(5e-13, rel=1e-6)
+
+
+def test_zeros_have_no_cosine_distance():
+    embs = np.float32([[0, 0], [1, 2]])
+    with pytest.raises(ValueError, match='1 embeddings consist of zeros'):
+        ranking.compute_distances(embs, embs, 'cosine')
 
 
 def test_distances_that_float32_cannot_hold_are_refused():
@@ -165,6 +185,31 @@ def test_blocks_do_not_change_the_ranks(metric, monkeypatch):
         np.testing.assert_equal(rank(batch_size), whole)
     monkeypatch.setattr(ranking, 'MAX_BLOCK_PAIRS', 2 * len(gallery_pids))
     np.testing.assert_equal(rank(256), whole)
+    # Galleries in several blocks take another way: matches first, then all others.
+    monkeypatch.setattr(ranking, 'MAX_BLOCK_NUMBERS', 7 * query_embs.shape[1])
+    np.testing.assert_equal(rank(256), whole)
+
+
+@hypothesis.given(st.integers(0, 10**6), st.integers(1, 9))
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_a_gallery_in_blocks_has_the_ranks_of_a_whole_one(seed, block_rows):
+    # Few values, so that ties reach over the borders of blocks.
+    rng = np.random.default_rng(seed)
+    num_queries, num_gallery = rng.integers(1, 20, size=2)
+    query_embs = rng.integers(0, 3, size=(num_queries, 1)).astype(np.float32)
+    gallery_embs = rng.integers(0, 3, size=(num_gallery, 1)).astype(np.float32)
+    query_pids = rng.integers(0, 4, size=num_queries).astype(str).astype(object)
+    gallery_pids = rng.integers(0, 4, size=num_gallery).astype(str).astype(object)
+    mask = rng.random((num_queries, num_gallery)) < 0.2
+
+    def is_ignored(rows, cols):
+        return mask[rows][:, cols]
+
+    dists = ranking.EmbeddingDistances(query_embs, gallery_embs)
+    whole = ranking.rank(dists, query_pids, gallery_pids, is_ignored)
+    dists.gallery_blocks = ranking.split(num_gallery, block_rows)
+    in_blocks = ranking.rank(dists, query_pids, gallery_pids, is_ignored)
+    np.testing.assert_equal(in_blocks, whole)
 
 
 # --- scores ----------------------------------------------------------------------
@@ -206,12 +251,16 @@ def test_cmc_counts_queries_without_a_match_as_failures():
 
 @st.composite
 def ranked_lists(draw):
-    """Draw (dists, is_match, is_ignored) with at least one match; ties are common."""
+    """Draw (dists, is_match, is_ignored) with at least one match; ties are common.
+
+    One match alone, and nothing but matches, are cases of their own.
+    """
     num_gallery = draw(st.integers(1, 25))
     values = st.one_of(st.integers(0, 4), st.floats(0, 100, width=32))
     dists = draw(hnp.arrays(np.float32, num_gallery, elements=values))
     is_match, is_ignored = draw(hnp.arrays(bool, (2, num_gallery)))
     lucky = draw(st.integers(0, num_gallery - 1))
+    is_match[:] = draw(st.sampled_from([is_match, np.False_, np.True_]))
     is_match[lucky], is_ignored[lucky] = True, False
     return dists, is_match, is_ignored
 
@@ -246,7 +295,7 @@ def test_tiny_distances_differ_from_the_original_by_its_rounded_scores_alone():
     mask = golden_evaluation.ARRAYS['tiny_distances/excluder_mask']
     results = golden_evaluation.CASES['tiny_distances']['results']
     matches = [np.flatnonzero(gallery[0] == pid) for pid in query[0]]
-    for metric in ranking.METRIC_CHOICES:
+    for metric in golden_evaluation.METRICS:
         dists = ranking.compute_distances(query[2], gallery[2], metric)
         scores = (1 / (1 + dists)).astype(np.float32)
         ranks = ranking.rank_matches(-scores, mask, matches)
