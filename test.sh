@@ -15,5 +15,6 @@ echo '== ruff check'
 "$python" -m ruff check .
 echo '== ruff format --check'
 "$python" -m ruff format --check .
-echo '== pytest'
-exec "$python" -m pytest "$@"
+echo '== pytest, a process per core'
+# By file: its tests share what is slow to make.
+exec "$python" -m pytest -n auto --dist loadfile "$@"

@@ -14,6 +14,9 @@ import pytest
 
 import readme_story
 
+# How test.sh spreads the tests over the cores.
+PARALLEL = ('-n', 'auto', '--dist', 'loadfile')
+
 SCRIPTS = ('demo.sh', 'test.sh', 'market1501_train.sh', 'setup_venv.sh', '.ci/run')
 
 # What market1501_train.sh has to spell out: arXiv:1703.07737, the TriNet experiments.
@@ -245,7 +248,7 @@ def test_tests_are_ruff_and_pytest(clone, python):
     assert read_calls(python)[-3:] == [
         (str(clone), ['-m', 'ruff', 'check', '.']),
         (str(clone), ['-m', 'ruff', 'format', '--check', '.']),
-        (str(clone), ['-m', 'pytest', '-k', 'a or b']),
+        (str(clone), ['-m', 'pytest', *PARALLEL, '-k', 'a or b']),
     ]
 
 
