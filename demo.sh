@@ -28,7 +28,7 @@ score() {
     --filename "demo/$2.json" | tee "demo/$2.txt"
 }
 
-rm -rf demo/experiment demo/*.h5 demo/*.json demo/*.txt demo/*.csv demo/ranking.png
+rm -rf demo/experiment demo/*.h5 demo/*.json demo/*.txt demo/*.csv demo/ranking.*
 mkdir -p demo
 
 echo
@@ -59,10 +59,11 @@ score "$iterations" trained
 run visualize.py --excluder market1501 --image_root demo/data \
   --query_dataset demo/demo_query.csv --query_embeddings demo/trained_query.h5 \
   --gallery_dataset demo/demo_test.csv --gallery_embeddings demo/trained_test.h5 \
-  --filename demo/ranking.png
+  --filename demo/ranking.html demo/ranking.png
 
 echo
 echo '== Done. People that the net has never seen, found among 570 images:'
 echo "untrained: $(cat demo/untrained.txt)"
 echo "trained:   $(cat demo/trained.txt)"
+echo "page of ranked results, worst first: $here/demo/ranking.html"
 echo "picture of ranked results: $here/demo/ranking.png"

@@ -1,94 +1,157 @@
 #!/usr/bin/env python3
-"""Draw queries beside the gallery images nearest to them, as one picture.
+"""Look at embeddings: ranked images, curves of scores, TensorBoard's projector.
 
     python visualize.py --excluder market1501 \\
         --query_dataset data/market1501_query.csv \\
         --query_embeddings ~/exp/trinet/market1501_query_embeddings.h5 \\
         --gallery_dataset data/market1501_test.csv \\
         --gallery_embeddings ~/exp/trinet/market1501_test_embeddings.h5 \\
-        --image_root ~/Market-1501-v15.09.15 --filename ranking.png
+        --image_root ~/Market-1501-v15.09.15 --filename ranking.html
 
-A row is a query, then its nearest gallery images, nearest first: in green those of the
-same identity, in red the others, each with its distance. What the excluder ignores is
-left out. From top to bottom the queries go from the worst to the best, in equal steps
-of the list of all queries sorted by average precision (scikit-learn's), so that the
-picture is neither a collection of failures nor of successes. Queries without any match
-in the gallery have no average precision and are not drawn.
+writes queries beside the gallery images nearest to them, those of the lowest average
+precision (scikit-learn's) first. Matches have a green border, others a red one.
+A page (.html) holds all its images in itself; it has distance, PID and camera of each,
+shows greyed what the excluder ignores, and the nearest match where it comes late, and
+filters by PID. A picture (.png) has fewer rows and leaves out what is ignored. Queries
+without any match have no average precision and are in neither.
+
+    python visualize.py curves a.json b.json --output_dir pictures
+    python visualize.py projector --dataset data/market1501_query.csv --embeddings ...
+
+draw the JSON files of evaluate.py, and write embeddings for TensorBoard; `python
+visualize.py curves --help` explains the first, `projector --help` the second.
 """
 
+import argparse
 import importlib
 import os
-import typing
+import sys
 
-import cv2
 import numpy as np
 
 import common
 import embeddings
+import excluders
+import projector
+import ranked_queries
 import ranking
+import ranking_figure
+import ranking_page
+import score_curves
+import thumbnails
 
-CELL_WIDTH = 1.1  # Inches; a picture ten images wide then fits a screen.
-DOTS_PER_INCH = 110
-BORDER_WIDTH = 3.5  # Points.
-MATCH_COLOUR, WRONG_COLOUR = 'limegreen', 'red'
+# A page is scrolled and filtered, a picture is seen at a glance.
+NUM_QUERIES = {'.html': 100, '.png': 8}
+
+CURVES = """Draw the scores of one or several evaluations.
+
+    python visualize.py curves a.json b.json --labels ours theirs --output_dir pictures
+
+Writes cmc.png: the share of queries with a match among the k nearest. Where the JSON
+file was made with `evaluate.py --thresholds`, also roc.png (is it the same identity?
+right and wrong answers at all thresholds) and distances.png (of pairs of the same and
+of different identities).
+"""
+
+PROJECTOR = """Write embeddings and images for TensorBoard's embedding projector.
+
+    python visualize.py projector --dataset data/market1501_query.csv \\
+        --embeddings ~/exp/trinet/market1501_query_embeddings.h5 \\
+        --image_root ~/Market-1501-v15.09.15 --output_dir ~/exp/projector
+    tensorboard --logdir ~/exp/projector
+
+Writes tensors.bytes, metadata.tsv (PID, FID and, with --excluder, camera), sprite.jpg
+(all images, small) and projector_config.pbtxt, which names the other three.
+"""
 
 
-class RankedQuery(typing.NamedTuple):
-    """A query and the gallery images nearest to it.
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    others = {'curves': draw_curves, 'projector': write_projector}
+    if argv and argv[0] in others:
+        others[argv[0]](argv[1:])
+    else:
+        show_rankings(argv)
 
-    Attributes:
-        row: row of the query in its data set.
-        average_precision: in 0..1.
-        gallery_rows: int64 [k], nearest first, none ignored.
-        dists: float32 [k], their distances to the query.
-    """
 
-    row: int
-    average_precision: float
-    gallery_rows: np.ndarray
-    dists: np.ndarray
+# --- ranked images ---------------------------------------------------------------
 
 
 def build_parser():
-    """Return the argument parser."""
+    """Return the argument parser of the rankings."""
     parser = common.new_parser(__doc__)
     embeddings.add_flags(parser)
     output = parser.add_argument_group('picture')
-    output.add_argument(
-        '--image_root',
-        required=True,
-        type=common.readable_directory,
-        help='Directory that the fids of both sets are relative to.',
-    )
+    add_data_flags(output)
     output.add_argument(
         '--filename',
         required=True,
-        type=common.path,
-        metavar='PNG',
-        help='Picture to write.',
+        nargs='+',
+        type=page_or_picture,
+        metavar='HTML|PNG',
+        help='Page or picture to write; its ending decides which. Several will do.',
+    )
+    output.add_argument(
+        '--order',
+        choices=ranked_queries.ORDER_CHOICES,
+        default='worst',
+        help='Of all queries sorted by average precision, show the first (worst), or '
+        'some in equal steps from the worst to the best (spread).',
     )
     output.add_argument(
         '--num_queries',
         type=common.positive_int,
-        default=8,
-        help='Rows of the picture.',
+        help=f'Queries to show (default: {NUM_QUERIES[".html"]} on a page, '
+        f'{NUM_QUERIES[".png"]} in a picture). A page takes about 60 kB for each.',
     )
     output.add_argument(
         '--top_k',
         type=common.positive_int,
         default=10,
-        help='Gallery images in a row.',
+        help='Gallery images of a query that count.',
     )
     return parser
 
 
-def main(argv=None):
+def add_data_flags(group):
+    """Add the flags about data sets that both rankings and projector need."""
+    group.add_argument(
+        '--image_root',
+        required=True,
+        type=common.readable_directory,
+        help='Directory that the FIDs are relative to.',
+    )
+    group.add_argument(
+        '--csv_header',
+        action='store_true',
+        help='The first line of a CSV names its columns, as in evaluate.py.',
+    )
+
+
+def page_or_picture(text):
+    """argparse type: the path of an HTML or PNG file to write."""
+    filename = common.path(text)
+    if extension_of(filename) not in NUM_QUERIES:
+        raise argparse.ArgumentTypeError(
+            f'{text} given, a name that ends in .html or .png expected'
+        )
+    return filename
+
+
+def extension_of(filename):
+    """Return the ending of a file name in lower case, such as '.png'."""
+    return os.path.splitext(filename)[1].lower()
+
+
+def show_rankings(argv):
+    """Write the page or the picture."""
     args = build_parser().parse_args(argv)
     query, gallery = embeddings.load_pair(
         args.query_dataset,
         args.query_embeddings,
         args.gallery_dataset,
         args.gallery_embeddings,
+        has_header=args.csv_header,
     )
     excluder_module = importlib.import_module(f'excluders.{args.excluder}')
     excluder = excluder_module.Excluder(gallery.fids)
@@ -101,128 +164,198 @@ def main(argv=None):
         args.metric,
         args.batch_size,
     )
-    rows, aps = choose_queries(ranks, args.num_queries)
-    dists = ranking.compute_distances(query.embs[rows], gallery.embs, args.metric)
-    nearest = find_nearest(dists, excluder(query.fids[rows]), args.top_k)
-    ranked = [RankedQuery(*fields) for fields in zip(rows, aps, *nearest, strict=True)]
-    figure = draw_rankings(ranked, query, gallery, args.image_root, args.top_k)
-    with common.complete_file(args.filename) as temporary:
-        figure.savefig(temporary, format='png', dpi=DOTS_PER_INCH)
-    print(f'{args.filename}: {len(ranked)} of {len(query.fids)} queries')
-
-
-def choose_queries(ranks, num_queries):
-    """Return queries in equal steps from the worst to the best average precision.
-
-    Args:
-        ranks: list [Q] of ranking.MatchRanks.
-        num_queries: how many to choose, at most.
-
-    Returns:
-        (rows, aps): int64 [n] rows of the queries; float64 [n], ascending.
-
-    Raises:
-        ValueError: no query has a match.
-    """
-    ranking.check_any_match(ranks)
-    matched = np.array([row for row, r in enumerate(ranks) if len(r.ranks)], np.int64)
-    aps = np.array([ranking.step_average_precision(ranks[row]) for row in matched])
-    order = np.argsort(aps, kind='stable')
-    num_queries = min(num_queries, len(order))
-    chosen = order[np.linspace(0, len(order) - 1, num_queries).astype(np.int64)]
-    return matched[chosen], aps[chosen]
-
-
-def find_nearest(dists, is_ignored, top_k):
-    """Return the nearest gallery images of each query.
-
-    Args:
-        dists: float32 [Q, G].
-        is_ignored: bool [Q, G].
-        top_k: how many, at most.
-
-    Returns:
-        (gallery_rows, dists), lists [Q] of int64 [k] and float32 [k], nearest first.
-        k is smaller than top_k where fewer than top_k images are left.
-    """
-    gallery_rows = []
-    for row_dists, row_is_ignored in zip(dists, is_ignored, strict=True):
-        kept = np.flatnonzero(~row_is_ignored)
-        gallery_rows.append(kept[np.argsort(row_dists[kept], kind='stable')[:top_k]])
-    nearest_dists = [dists[q, rows] for q, rows in enumerate(gallery_rows)]
-    return gallery_rows, nearest_dists
-
-
-def draw_rankings(ranked, query, gallery, image_root, top_k):
-    """Return a matplotlib figure with a row per query, as the module's text says.
-
-    Args:
-        ranked: list of RankedQuery.
-        query: embeddings.EmbeddedDataset.
-        gallery: embeddings.EmbeddedDataset.
-        image_root: directory that the fids are relative to.
-        top_k: gallery images in a row.
-    """
-    # Imported here because matplotlib's second would triple the time of --help. A
-    # bare Figure, unlike pyplot, needs no display and keeps no global state.
-    from matplotlib.figure import Figure
-
-    query_images = [read_image(image_root, query.fids[r.row]) for r in ranked]
-    # Cells get the shape of the median query, plus room for a line of text.
-    aspect = np.median([image.shape[0] / image.shape[1] for image in query_images])
-    cell_height = CELL_WIDTH * float(aspect) + 0.35
-    figure = Figure(
-        figsize=(CELL_WIDTH * (top_k + 1.4), cell_height * len(ranked)),
-        layout='constrained',
+    images = ranked_queries.RankedImages(
+        query, gallery, find_cameras(excluder), args.image_root
     )
-    # One empty column, narrow, keeps the query apart from what it found.
-    all_axes = figure.subplots(
-        len(ranked), top_k + 2, squeeze=False, width_ratios=[1, 0.2] + [1] * top_k
+    for filename in args.filename:
+        num_queries = args.num_queries or NUM_QUERIES[extension_of(filename)]
+        rows, aps = ranked_queries.choose_queries(ranks, num_queries, args.order)
+        ranked = ranked_queries.rank_queries(
+            rows, aps, query, gallery, excluder, args.metric, args.top_k
+        )
+        if extension_of(filename) == '.html':
+            title, summary = describe_page(args, ranks, len(rows))
+            write_page(filename, title, summary, ranked, images)
+        else:
+            figure = ranking_figure.draw(list(ranked), images, args.top_k)
+            write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
+        print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
+
+
+def find_cameras(excluder):
+    """Return a function of a FID that returns its camera, or None if it has none."""
+    if not hasattr(excluder, 'parse'):  # Such as diagonal: no cameras.
+        return lambda fid: None
+    return lambda fid: excluder.parse(fid)[1]
+
+
+def describe_page(args, ranks, num_shown):
+    """Return (title, paragraphs), what stands at the top of the page."""
+    query_name, gallery_name = (
+        os.path.splitext(os.path.basename(name))[0]
+        for name in (args.query_dataset, args.gallery_dataset)
     )
-    for axes in all_axes.flat:
-        axes.axis('off')
-    for axes_of_row, one, image in zip(all_axes, ranked, query_images, strict=True):
-        caption = f'{query.pids[one.row]}   AP {one.average_precision:.0%}'
-        draw_image(axes_of_row[0], image, 'black', caption)
-        draw_gallery(axes_of_row[2:], one, query.pids[one.row], gallery, image_root)
-    return figure
+    aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
+    order = {'worst': 'worst first', 'spread': 'in equal steps from worst to best'}
+    unmatched = len(ranks) - len(aps)
+    left_out = f' {unmatched} without any match are left out.' if unmatched else ''
+    return f'{query_name} in {gallery_name}', [
+        f'{num_shown} of {len(ranks)} queries, {order[args.order]} by average '
+        f'precision; mAP of all: {np.mean(aps):.2%}.{left_out}',
+        f'Nearest first by {args.metric} distance. Green ✓: same PID; red ✗: another. '
+        f'Grey: ignored by the excluder {args.excluder}, without a rank. '
+        'After …: the nearest match.',
+    ]
 
 
-def draw_gallery(axes_of_row, ranked_query, query_pid, gallery, image_root):
-    """Draw the nearest gallery images of one query, matches in green, others in red."""
-    nearest = zip(ranked_query.gallery_rows, ranked_query.dists, strict=True)
-    for axes, (row, dist) in zip(axes_of_row, nearest, strict=False):
-        colour = MATCH_COLOUR if gallery.pids[row] == query_pid else WRONG_COLOUR
-        draw_image(
-            axes, read_image(image_root, gallery.fids[row]), colour, f'{dist:#.4g}'
+def write_page(filename, title, summary, ranked, images):
+    """Write the HTML file."""
+    with (
+        common.complete_file(filename) as temporary,
+        open(temporary, 'w', encoding='utf-8') as file,
+    ):
+        ranking_page.write(file, title, summary, ranked, images)
+
+
+def write_figure(filename, figure, dots_per_inch=100):
+    """Write a matplotlib figure as PNG."""
+    with common.complete_file(filename) as temporary:
+        figure.savefig(temporary, format='png', dpi=dots_per_inch)
+
+
+# --- curves of scores ------------------------------------------------------------
+
+
+def build_curves_parser():
+    """Return the argument parser of `visualize.py curves`."""
+    parser = common.new_parser(CURVES)
+    parser.prog += ' curves'
+    parser.add_argument(
+        'scores',
+        nargs='+',
+        metavar='JSON',
+        type=common.readable_file,
+        help='Files of evaluate.py.',
+    )
+    parser.add_argument(
+        '--labels',
+        nargs='+',
+        metavar='LABEL',
+        help='Names in the legends, one for each JSON file (default: the file names).',
+    )
+    parser.add_argument(
+        '--output_dir',
+        type=common.path,
+        default='.',
+        help='Directory the pictures are written to; made if need be.',
+    )
+    parser.add_argument(
+        '--max_rank',
+        type=common.positive_int,
+        default=50,
+        help='Where cmc.png ends.',
+    )
+    return parser
+
+
+def draw_curves(argv):
+    """Write cmc.png and, where there is something to draw, the other two."""
+    parser = build_curves_parser()
+    args = parser.parse_args(argv)
+    labels = args.labels or name_files(args.scores)
+    if len(labels) != len(args.scores) or len(set(labels)) < len(labels):
+        parser.error(
+            f'--labels: {len(labels)} given ({", ".join(labels)}), {len(args.scores)} '
+            'different ones expected, one for each JSON file'
+        )
+    scores = dict(zip(labels, map(score_curves.read_scores, args.scores), strict=True))
+    figures = {'cmc.png': score_curves.draw_cmc(scores, args.max_rank)}
+    for name, key, draw in (
+        ('roc.png', 'roc', score_curves.draw_roc),
+        ('distances.png', 'distance_histogram', score_curves.draw_distances),
+    ):
+        drawable = {label: one for label, one in scores.items() if key in one}
+        if drawable:
+            figures[name] = draw(drawable)
+        report_missing(name, [label for label in labels if label not in drawable])
+    for name, figure in figures.items():
+        filename = os.path.join(args.output_dir, name)
+        write_figure(filename, figure)
+        print(filename)
+
+
+def name_files(filenames):
+    """Return a label for each file: its name, or its path if two share the name."""
+    names = [os.path.splitext(os.path.basename(name))[0] for name in filenames]
+    return names if len(set(names)) == len(names) else list(dict.fromkeys(filenames))
+
+
+def report_missing(name, labels):
+    """Say on stderr which evaluations a picture does not show."""
+    if labels:
+        print(
+            f'{name} lacks {", ".join(labels)}: made without evaluate.py --thresholds',
+            file=sys.stderr,
         )
 
 
-def draw_image(axes, image, colour, caption):
-    """Draw an image with a border in `colour` and a caption below it."""
-    axes.axis('on')
-    axes.imshow(image)
-    axes.set(xticks=[], yticks=[])
-    axes.set_xlabel(caption, fontsize=8, labelpad=3)
-    axes.spines[:].set(color=colour, linewidth=BORDER_WIDTH)
+# --- TensorBoard's projector -----------------------------------------------------
 
 
-def read_image(image_root, fid):
-    """Return an image as uint8 RGB [H, W, 3].
+def build_projector_parser():
+    """Return the argument parser of `visualize.py projector`."""
+    parser = common.new_parser(PROJECTOR)
+    parser.prog += ' projector'
+    parser.add_argument(
+        '--dataset',
+        required=True,
+        type=common.path,
+        metavar='CSV',
+        help='The set: one PID,FID row an image.',
+    )
+    parser.add_argument(
+        '--embeddings',
+        required=True,
+        type=common.path,
+        metavar='HDF5',
+        help='Its embeddings, as embed.py writes them.',
+    )
+    add_data_flags(parser)
+    parser.add_argument(
+        '--output_dir',
+        required=True,
+        type=common.path,
+        help='Directory for the four files; made if need be.',
+    )
+    parser.add_argument(
+        '--excluder',
+        choices=excluders.EXCLUDER_CHOICES,
+        help='Adds the camera, read from the FIDs by the naming rules of a data set.',
+    )
+    parser.add_argument(
+        '--num_images',
+        type=common.positive_int,
+        help='Take so many images, in equal steps of the CSV (default: all). The '
+        'projector is fluent up to about 10000.',
+    )
+    return parser
 
-    Raises:
-        FileNotFoundError: it is missing.
-        ValueError: it cannot be decoded.
-    """
-    filename = os.path.join(image_root, fid)
-    if not os.path.isfile(filename):
-        raise FileNotFoundError(f'{filename} is missing; check --image_root')
-    # Through a buffer: imread would add OpenCV's own complaint on stderr.
-    content = np.fromfile(filename, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    if image is None:
-        raise ValueError(f'{filename} is not an image that OpenCV can decode')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+def write_projector(argv):
+    """Write the files of the projector."""
+    args = build_projector_parser().parse_args(argv)
+    dataset = embeddings.load(args.dataset, args.embeddings, args.csv_header)
+    num_images = min(args.num_images or len(dataset.fids), len(dataset.fids))
+    rows = np.linspace(0, len(dataset.fids) - 1, num_images).astype(np.int64)
+    fids = dataset.fids[rows]
+    columns = {'pid': dataset.pids[rows], 'fid': fids}
+    if args.excluder is not None:
+        excluder = importlib.import_module(f'excluders.{args.excluder}').Excluder([])
+        columns['camera'] = [find_cameras(excluder)(fid) or '' for fid in fids]
+    images = (thumbnails.read_image(args.image_root, fid) for fid in fids)
+    name = os.path.splitext(os.path.basename(args.dataset))[0]
+    projector.write(args.output_dir, name, dataset.embs[rows], columns, images)
+    print(f'{args.output_dir}: {num_images} of {len(dataset.fids)} images')
 
 
 if __name__ == '__main__':

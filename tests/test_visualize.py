@@ -1,17 +1,16 @@
+import json
+
 import cv2
 import h5py
 import numpy as np
 import pytest
 
 import embeddings
-import ranking
+import ranked_queries
+import ranking_figure
 import visualize
 
 GREEN, RED, BLACK = (50, 205, 50), (255, 0, 0), (0, 0, 0)  # As matplotlib names them.
-
-
-def match_ranks(*ranks):
-    return ranking.MatchRanks(np.array(ranks), np.array(ranks))
 
 
 @pytest.fixture
@@ -31,9 +30,10 @@ def flags(tmp_path):
     }
     result = ['--excluder=market1501', f'--image_root={tmp_path}']
     for side, images in sides.items():
+        (tmp_path / side).mkdir()
         rows = []
         for i, (pid, camera, _) in enumerate(images):
-            fid = f'{side}_{pid}_c{camera}s1_{i:06d}_00.png'
+            fid = f'{side}/{pid}_c{camera}s1_{i:06d}_00.png'
             rows.append(f'{pid},{fid}')
             image = np.full((128, 64, 3), 255, np.uint8)
             colour = rng.integers(0, 255, 3).tolist()
@@ -67,70 +67,196 @@ def test_the_picture_has_green_and_red_borders(flags, tmp_path, capsys):
 
 def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
     query, gallery = embeddings.load_pair(
-        *(tmp_path / name for name in ('query.csv', 'query.h5')),
-        *(tmp_path / name for name in ('gallery.csv', 'gallery.h5')),
+        *(str(tmp_path / name) for name in ('query.csv', 'query.h5')),
+        *(str(tmp_path / name) for name in ('gallery.csv', 'gallery.h5')),
     )
+    images = ranked_queries.RankedImages(query, gallery, lambda fid: None, tmp_path)
     ranked = [
-        visualize.RankedQuery(0, 1.0, np.array([1, 2]), np.float32([1, 2])),
-        visualize.RankedQuery(1, 0.5, np.array([5]), np.float32([1])),
+        # Rank 0 is ignored; rank 4 is the late match, for which there is no room.
+        (0, 1.0, 2, 1, np.array([0, 1, 2]), np.array([0, 1, 2]), np.float32([0, 1, 2])),
+        (1, 0.5, 1, 4, np.array([5, 0, 3]), np.array([1, 2, 4]), np.float32([1, 2, 9])),
     ]
-    figure = visualize.draw_rankings(ranked, query, gallery, tmp_path, top_k=2)
+    figure = ranking_figure.draw(
+        [ranked_queries.RankedQuery(*fields) for fields in ranked], images, top_k=2
+    )
     axes = np.array(figure.axes).reshape(2, 4)  # Query, gap, two gallery images.
     captions = [[a.get_xlabel() for a in row if a.axison] for row in axes]
     assert captions == [
         ['0001   AP 100%', '1.000', '2.000'],
-        ['0002   AP 50%', '1.000'],
+        ['0002   AP 50%', '1.000', '2.000'],
     ]
     borders = [
         [a.spines['left'].get_edgecolor() for a in row[2:] if a.axison] for row in axes
     ]
     green, red = (tuple(c / 255 for c in colour) + (1,) for colour in (GREEN, RED))
-    np.testing.assert_allclose(borders[0], [green, red])
-    np.testing.assert_allclose(borders[1], [red])
+    np.testing.assert_allclose(borders, [[green, red], [red, red]])
 
 
-def test_queries_are_spaced_evenly_from_the_worst_to_the_best():
-    # A single match at rank r has AP 1/r; queries 1 and 3 have none.
-    ranks = [
-        match_ranks(1),
-        match_ranks(),
-        match_ranks(4),
-        match_ranks(),
-        match_ranks(2),
-        match_ranks(5),
-        match_ranks(3),
+def test_page_and_picture_can_be_written_at_once(flags, tmp_path, capsys):
+    page, picture = tmp_path / 'ranking.html', tmp_path / 'ranking.PNG'
+    visualize.main([*flags, '--filename', str(page), str(picture), '--top_k=2'])
+    assert capsys.readouterr().out == (
+        f'{page}: 2 of 3 queries\n{picture}: 2 of 3 queries\n'
+    )
+    assert picture.read_bytes().startswith(b'\x89PNG')
+    content = page.read_text(encoding='utf-8')
+    # PID 0001's match comes first (AP 1), those of 0002 first and third (AP 5/6).
+    assert content.index('data-pid="0002"') < content.index('data-pid="0001"')
+    assert 'data-pid="0009"' not in content
+    assert '1 without any match are left out' in content
+    assert 'mAP of all: 91.67%' in content
+    assert 'cam 3' in content
+    # On the way to their second, the junk and the image by its own camera; the junk
+    # is farther from 0002 than both its neighbours.
+    assert [
+        part.count('class="ignored"') for part in content.split('<section')[1:]
+    ] == [
+        0,
+        2,
     ]
-    rows, aps = visualize.choose_queries(ranks, 3)
-    assert rows.tolist() == [5, 6, 0]
-    np.testing.assert_allclose(aps, [1 / 5, 1 / 3, 1])
-    rows, _ = visualize.choose_queries(ranks, 1)
-    assert rows.tolist() == [5]
-    rows, _ = visualize.choose_queries(ranks, 100)
-    assert rows.tolist() == [5, 2, 6, 4, 0]
 
 
-def test_no_match_at_all_is_an_error():
-    with pytest.raises(ValueError, match='none of the 1 queries has a match'):
-        visualize.choose_queries([match_ranks()], 3)
+def test_the_page_shows_the_worst_query_first(flags, tmp_path):
+    # Query 0002 moves away from its matches, next to 0001's.
+    with h5py.File(tmp_path / 'query.h5', 'r+') as file:
+        file['emb'][1] = 1.1
+    page = tmp_path / 'ranking.html'
+    visualize.main([*flags, f'--filename={page}', '--num_queries=1'])
+    content = page.read_text(encoding='utf-8')
+    assert content.count('<section') == 1
+    assert 'data-pid="0002"' in content
+    assert '1 of 3 queries, worst first' in content
 
 
-def test_nearest_leaves_out_what_is_ignored_and_keeps_ties_in_gallery_order():
-    dists = np.float32([[3, 1, 2, 1], [0, 0, 0, 5]])
-    is_ignored = np.array([[0, 0, 1, 0], [1, 1, 1, 0]], bool)
-    rows, nearest_dists = visualize.find_nearest(dists, is_ignored, top_k=2)
-    assert [r.tolist() for r in rows] == [[1, 3], [3]]
-    assert [d.tolist() for d in nearest_dists] == [[1, 1], [5]]
+def test_an_excluder_without_cameras_shows_none(flags, tmp_path):
+    page = tmp_path / 'ranking.html'
+    visualize.main([*flags, '--excluder=diagonal', f'--filename={page}'])
+    assert '· cam' not in page.read_text(encoding='utf-8')
+
+
+def test_the_camera_may_be_a_column(flags, tmp_path):
+    header = 'fid,camera,pid\n'
+    for side in ('query', 'gallery'):
+        lines = (tmp_path / f'{side}.csv').read_text(encoding='utf-8').split('\n')
+        rows = [
+            f'{fid},{side} yard,{pid}'
+            for pid, fid in (line.split(',') for line in lines)
+        ]
+        (tmp_path / f'{side}.csv').write_text(
+            header + '\n'.join(rows), encoding='utf-8'
+        )
+    page = tmp_path / 'ranking.html'
+    visualize.main([*flags, '--excluder=csv', '--csv_header', f'--filename={page}'])
+    content = page.read_text(encoding='utf-8')
+    assert 'cam query yard' in content
+    assert 'cam gallery yard' in content
 
 
 def test_a_missing_image_is_named(flags, tmp_path):
-    (tmp_path / 'gallery_0001_c2s1_000001_00.png').unlink()
-    with pytest.raises(FileNotFoundError, match='gallery_0001.*check --image_root'):
-        visualize.main([*flags, f'--filename={tmp_path / "ranking.png"}'])
-    assert not (tmp_path / 'ranking.png').exists()
+    (tmp_path / 'gallery/0001_c2s1_000001_00.png').unlink()
+    for name in ('ranking.png', 'ranking.html'):
+        with pytest.raises(FileNotFoundError, match='gallery/0001.*check --image_root'):
+            visualize.main([*flags, f'--filename={tmp_path / name}'])
+        assert not list(tmp_path.glob('*ranking*'))
 
 
 @pytest.mark.parametrize('content', [b'', b'not an image'])
 def test_an_undecodable_image_is_named(content, flags, tmp_path):
-    (tmp_path / 'query_0001_c1s1_000000_00.png').write_bytes(content)
-    with pytest.raises(ValueError, match='query_0001.* is not an image'):
+    (tmp_path / 'query/0001_c1s1_000000_00.png').write_bytes(content)
+    with pytest.raises(ValueError, match='query/0001.* is not an image'):
         visualize.main([*flags, f'--filename={tmp_path / "ranking.png"}'])
+
+
+def test_other_endings_are_refused(flags, capsys):
+    with pytest.raises(SystemExit):
+        visualize.main([*flags, '--filename=ranking.jpg'])
+    assert 'ranking.jpg given, a name that ends in .html or .png' in (
+        capsys.readouterr().err
+    )
+
+
+# --- curves ----------------------------------------------------------------------
+
+SCORES = {'mAP': 0.5, 'CMC': [0.5, 1.0]}
+THRESHOLDS = {
+    'roc': {'fpr': [0, 0.1, 1], 'tpr': [0, 0.9, 1]},
+    'distance_histogram': {'edges': [0, 1, 2], 'same': [2, 1], 'different': [1, 9]},
+}
+
+
+@pytest.fixture
+def evaluations(tmp_path):
+    """Return two JSON files, the first with thresholds, the second without."""
+    filenames = [tmp_path / 'a' / 'scores.json', tmp_path / 'b' / 'scores.json']
+    for filename, scores in zip(filenames, (SCORES | THRESHOLDS, SCORES), strict=True):
+        filename.parent.mkdir()
+        filename.write_text(json.dumps(scores), encoding='utf-8')
+    return [str(filename) for filename in filenames]
+
+
+def test_curves_are_pictures_of_what_the_files_have(evaluations, tmp_path, capsys):
+    output_dir = tmp_path / 'out'
+    visualize.main(['curves', *evaluations, f'--output_dir={output_dir}'])
+    names = ['cmc.png', 'roc.png', 'distances.png']
+    output = capsys.readouterr()
+    assert output.out.split() == [str(output_dir / name) for name in names]
+    assert f'roc.png lacks {evaluations[1]}: made without' in output.err
+    for name in names:
+        assert (output_dir / name).read_bytes().startswith(b'\x89PNG')
+    assert sorted(p.name for p in output_dir.iterdir()) == sorted(names)
+
+
+def test_curves_without_thresholds_are_the_cmc_alone(evaluations, tmp_path):
+    output_dir = tmp_path / 'out'
+    visualize.main(['curves', evaluations[1], f'--output_dir={output_dir}'])
+    assert [p.name for p in output_dir.iterdir()] == ['cmc.png']
+
+
+def test_a_label_is_the_file_name_unless_two_share_it():
+    assert visualize.name_files(['x/a.json', 'x/b.json']) == ['a', 'b']
+    assert visualize.name_files(['x/a.json', 'y/a.json']) == ['x/a.json', 'y/a.json']
+
+
+@pytest.mark.parametrize('labels', [['one'], ['same', 'same']])
+def test_labels_must_be_as_many_as_files(labels, evaluations, capsys):
+    with pytest.raises(SystemExit):
+        visualize.main(['curves', *evaluations, '--labels', *labels])
+    assert '2 different ones expected' in capsys.readouterr().err
+
+
+# --- projector -------------------------------------------------------------------
+
+
+def test_projector_gets_images_in_equal_steps(flags, tmp_path, capsys):
+    output_dir = tmp_path / 'projector'
+    visualize.main(
+        [
+            'projector',
+            f'--dataset={tmp_path / "gallery.csv"}',
+            f'--embeddings={tmp_path / "gallery.h5"}',
+            f'--image_root={tmp_path}',
+            f'--output_dir={output_dir}',
+            '--excluder=market1501',
+            '--num_images=2',
+        ]
+    )
+    assert capsys.readouterr().out == f'{output_dir}: 2 of 6 images\n'
+    assert (output_dir / 'metadata.tsv').read_text(encoding='utf-8') == (
+        'pid\tfid\tcamera\n'
+        '0001\tgallery/0001_c1s1_000000_00.png\t1\n'
+        '0000\tgallery/0000_c2s1_000005_00.png\t2\n'
+    )
+    assert np.fromfile(output_dir / 'tensors.bytes', '<f4').tolist() == [0.5, 4.0]
+    assert (output_dir / 'projector_config.pbtxt').is_file()
+
+
+def test_help_of_each_mode_names_its_flags(capsys):
+    for argv, flag in (
+        (['--help'], '--order'),
+        (['curves', '--help'], '--max_rank'),
+        (['projector', '--help'], '--num_images'),
+    ):
+        with pytest.raises(SystemExit) as error:
+            visualize.main(argv)
+        assert error.value.code == 0
+        assert flag in capsys.readouterr().out

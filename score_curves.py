@@ -1,0 +1,154 @@
+"""Curves of one or several evaluations: CMC, ROC, distances of pairs.
+
+A drawing function takes {label: scores}, scores being the content of a JSON file of
+evaluate.py, and returns a matplotlib figure.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+# The second line of a colour is dashed, and so on: ten colours come again.
+LINE_STYLES = ('-', '--', ':', '-.')
+
+# Below it, a false positive rate is made of few pairs and says little.
+LOWEST_RATE = 1e-5
+
+SAME_COLOUR, DIFFERENT_COLOUR = 'tab:green', 'tab:red'
+
+
+def read_scores(filename):
+    """Return the content of a JSON file of evaluate.py.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not such a file.
+    """
+    try:
+        scores = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{filename} is not valid JSON: {error}') from error
+    if not is_drawable(scores):
+        raise ValueError(
+            f'{filename} has no mAP and CMC, or an incomplete ROC or histogram; '
+            'expected a JSON file of evaluate.py'
+        )
+    return scores
+
+
+def is_drawable(scores):
+    """Return whether scores have mAP, CMC and no half of a ROC or histogram."""
+    try:
+        float(scores['mAP'])
+        shapes = [np.array(scores['CMC'], float).shape]
+        if 'roc' in scores:
+            fpr, tpr = (np.array(scores['roc'][name], float) for name in ('fpr', 'tpr'))
+            shapes += [fpr.shape, (fpr - tpr).shape]  # A difference of equally many.
+        if 'distance_histogram' in scores:
+            histogram = scores['distance_histogram']
+            widths = np.diff(np.array(histogram['edges'], float))
+            for kind in ('same', 'different'):
+                shapes.append((widths - np.array(histogram[kind], float)).shape)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return all(len(shape) == 1 and shape[0] > 0 for shape in shapes)
+
+
+def new_figure(width, height):
+    """Return an empty matplotlib figure that needs no screen."""
+    # Imported here because matplotlib's second would triple the time of --help.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout='constrained')
+
+
+def line_style(number):
+    """Return the look of the curve of a number, 0 = the first."""
+    return {
+        'color': f'C{number % 10}',
+        'linestyle': LINE_STYLES[number // 10 % len(LINE_STYLES)],
+    }
+
+
+def escape(label):
+    """Return a label of which matplotlib makes no formula."""
+    return label.replace('$', r'\$')
+
+
+def draw_cmc(scores_of_label, max_rank):
+    """Return the figure of the cumulative matching characteristics up to a rank."""
+    figure = new_figure(6.4, 4.8)
+    axes = figure.subplots()
+    for number, (label, scores) in enumerate(scores_of_label.items()):
+        cmc = 100 * np.array(scores['CMC'][:max_rank])
+        text = f'{escape(label)}: mAP {scores["mAP"]:.1%}, top-1 {cmc[0]:.1f}%'
+        ranks = np.arange(1, len(cmc) + 1)
+        # Dots where there are few ranks: one alone would be no line.
+        marker = '.' if len(cmc) <= 20 else None
+        axes.plot(ranks, cmc, label=text, marker=marker, **line_style(number))
+    axes.set(xlabel='rank k', ylabel='queries with a match among the k nearest (%)')
+    axes.set_xlim(left=1)
+    axes.set_ylim(top=100.5)
+    finish(axes, 'lower right')
+    return figure
+
+
+def draw_roc(scores_of_label):
+    """Return the figure of the ROC of "same identity?", false positives on a log axis.
+
+    Of a pair, the answer is yes if its distance is below a threshold.
+    """
+    figure = new_figure(6.4, 4.8)
+    axes = figure.subplots()
+    lowest = 1.0
+    for number, (label, scores) in enumerate(scores_of_label.items()):
+        fpr, tpr = (np.array(scores['roc'][name]) for name in ('fpr', 'tpr'))
+        # Without rounding a log axis cannot show 0.
+        lowest = min(lowest, fpr[fpr > 0].min(initial=1.0))
+        text = escape(label)
+        if 'equal_error_rate' in scores:
+            text += f': equal error rate {scores["equal_error_rate"]:.2%}'
+        axes.plot(100 * fpr, 100 * tpr, label=text, **line_style(number))
+    axes.set_xscale('log')
+    axes.set_xlim(100 * max(lowest, LOWEST_RATE), 100)
+    axes.set_ylim(0, 101)
+    axes.set(
+        xlabel='pairs of different identities taken for the same (%)',
+        ylabel='pairs of the same identity recognised (%)',
+    )
+    finish(axes, 'lower right')
+    return figure
+
+
+def draw_distances(scores_of_label):
+    """Return the figure of the distances of pairs of the same and of different PIDs.
+
+    A panel for each evaluation, since distances of different networks and metrics do
+    not share a scale. Both distributions have area 1, however many pairs they are of.
+    """
+    figure = new_figure(6.4, 1.0 + 2.4 * len(scores_of_label))
+    all_axes = figure.subplots(len(scores_of_label), squeeze=False)[:, 0]
+    for axes, (label, scores) in zip(all_axes, scores_of_label.items(), strict=True):
+        histogram = scores['distance_histogram']
+        edges = np.array(histogram['edges'], float)
+        for kind, colour in (('same', SAME_COLOUR), ('different', DIFFERENT_COLOUR)):
+            counts = np.array(histogram[kind], float)
+            density = counts / max(counts.sum(), 1) / np.diff(edges)
+            text = f'{kind} identity, {int(counts.sum()):,} pairs'
+            axes.stairs(density, edges, fill=True, alpha=0.4, color=colour, label=text)
+            axes.stairs(density, edges, color=colour)
+        metric = scores.get('args', {}).get('metric')
+        axes.set_title(label, parse_math=False)
+        axes.set(
+            xlabel=f'{metric} distance' if metric else 'distance', ylabel='density'
+        )
+        axes.set_yticks([])
+        finish(axes, 'upper right')
+    return figure
+
+
+def finish(axes, place):
+    """Add grid and legend."""
+    axes.grid(alpha=0.3)
+    axes.legend(loc=place, fontsize='small')
