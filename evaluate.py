@@ -18,6 +18,7 @@ failures in the CMC, unless --no_match says otherwise; they are reported on stde
 named in the JSON file.
 """
 
+import argparse
 import importlib
 import importlib.metadata
 import platform
@@ -28,6 +29,8 @@ import numpy as np
 import common
 import embeddings
 import ranking
+import rerank
+import verification
 
 NO_MATCH_RULES = {
     'original': 'left out of mAP, failures in the CMC',
@@ -35,6 +38,10 @@ NO_MATCH_RULES = {
     'drop': 'left out of mAP and CMC',
 }
 TOP_KS = (1, 2, 5, 10, 20)
+FALSE_POSITIVE_RATES = (1e-2, 1e-3, 1e-4)
+
+# A false positive rate made of fewer pairs is uncertain by a third or more.
+FEW_PAIRS = 10
 
 
 def build_parser():
@@ -48,6 +55,7 @@ def build_parser():
         help='The first line of both CSV files names the columns. With the names pid, '
         'fid and camera, columns may come in any order; other columns are ignored.',
     )
+    add_rerank_flags(parser)
     output = parser.add_argument_group('scores')
     output.add_argument(
         '--use_market_ap',
@@ -65,12 +73,56 @@ def build_parser():
         + '.',
     )
     output.add_argument(
+        '--thresholds',
+        action='store_true',
+        help='Also answer "same identity or not?" for every pair that the excluder '
+        'leaves: ROC, equal error rate, and the distances to accept below.',
+    )
+    output.add_argument(
         '--filename',
         type=common.path,
         metavar='JSON',
         help='File to write all scores to; without it they are only printed.',
     )
     return parser
+
+
+def add_rerank_flags(parser):
+    """Add the flags of re-ranking to an argument parser."""
+    group = parser.add_argument_group('re-ranking')
+    group.add_argument(
+        '--rerank',
+        action='store_true',
+        help='Rank by k-reciprocal neighbours too (Zhong et al. 2017). Looks at all '
+        'queries and the whole gallery at once, which needs time and memory; say so '
+        'when you publish the scores.',
+    )
+    group.add_argument(
+        '--rerank_k1',
+        type=common.positive_int,
+        default=20,
+        help='Nearest images that may be reciprocal neighbours.',
+    )
+    group.add_argument(
+        '--rerank_k2',
+        type=common.positive_int,
+        default=6,
+        help="Nearest images that an image's neighbours are averaged over.",
+    )
+    group.add_argument(
+        '--rerank_lambda',
+        type=share,
+        default=0.3,
+        help='Weight of the original distance, 0 to 1.',
+    )
+
+
+def share(text):
+    """argparse type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} given, 0 to 1 expected')
+    return value
 
 
 def main(argv=None):
@@ -85,21 +137,30 @@ def main(argv=None):
     )
     excluder_module = importlib.import_module(f'excluders.{args.excluder}')
     excluder = excluder_module.Excluder(gallery.fids)
-    dists = ranking.EmbeddingDistances(
-        query.embs, gallery.embs, args.metric, args.batch_size
-    )
-    ranks = ranking.rank(
+    embs = (query.embs, gallery.embs, args.metric, args.batch_size)
+    if args.rerank:
+        dists = rerank.RerankedDistances(
+            *embs, args.rerank_k1, args.rerank_k2, args.rerank_lambda
+        )
+    else:
+        dists = ranking.EmbeddingDistances(*embs)
+    task = (
         dists,
         query.pids,
         gallery.pids,
         lambda rows, cols: excluder(query.fids[rows], cols),
     )
+    ranks = ranking.rank(*task)
     report_unmatched(ranks, query.fids, args.no_match)
     scores = compute_scores(
         ranks, query.fids, len(gallery.fids), args.use_market_ap, args.no_match
     )
     print(format_summary(scores['mAP'], scores['CMC']))
     print(format_details(scores))
+    if args.thresholds:
+        thresholds = compute_thresholds(*verification.count_pairs(*task))
+        print('\n'.join(format_thresholds(thresholds)))
+        scores |= thresholds
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)
@@ -198,6 +259,62 @@ def format_details(scores):
     if '20' in scores['top']:
         groups.append(f'top-20: {scores["top"]["20"]:.2%}')
     return ' | '.join(groups)
+
+
+def compute_thresholds(same, different):
+    """Return what --thresholds adds to the JSON file.
+
+    Args:
+        same, different: histograms of verification.count_pairs.
+    """
+    roc = verification.compute_roc(same, different)
+    equal_error_rate, threshold = verification.equal_error(roc)
+    chosen = {'equal error rate': threshold} | {
+        f'FPR at most {rate:g}': verification.at_false_positive_rate(roc, rate)
+        for rate in FALSE_POSITIVE_RATES
+    }
+    edges, even_same, even_different = verification.to_even_bins(same, different)
+    return {
+        'num_same_pairs': roc.num_same,
+        'num_different_pairs': roc.num_different,
+        'roc_auc': verification.area_under(roc),
+        'equal_error_rate': equal_error_rate,
+        'thresholds': [
+            {'rule': rule} | verification.describe_threshold(roc, distance)
+            for rule, distance in chosen.items()
+        ],
+        'roc': {
+            'fpr': roc.fpr.tolist(),
+            'tpr': roc.tpr.tolist(),
+            'threshold': roc.thresholds.tolist(),
+        },
+        'distance_histogram': {
+            'edges': edges.tolist(),
+            'same': even_same.tolist(),
+            'different': even_different.tolist(),
+        },
+    }
+
+
+def format_thresholds(thresholds):
+    """Return the lines that --thresholds prints."""
+    lines = [
+        f'pairs: {thresholds["num_same_pairs"]} same, '
+        f'{thresholds["num_different_pairs"]} different | '
+        f'ROC AUC: {thresholds["roc_auc"]:.2%} | '
+        f'equal error rate: {thresholds["equal_error_rate"]:.2%}',
+        f'{"accept up to":>12}  {"TPR":>7}  {"FPR":>8}  {"same accepted":>13}  '
+        f'{"different accepted":>18}  rule',
+    ]
+    for row in thresholds['thresholds']:
+        distance = f'{row["threshold"]:.6g}' if row['threshold'] >= 0 else 'nothing'
+        few = ' (few pairs)' if row['num_different_accepted'] < FEW_PAIRS else ''
+        lines.append(
+            f'{distance:>12}  {row["tpr"]:7.2%}  {row["fpr"]:8.4%}  '
+            f'{row["num_same_accepted"]:13}  {row["num_different_accepted"]:18}  '
+            f'{row["rule"]}{few}'
+        )
+    return lines
 
 
 def collect_versions():

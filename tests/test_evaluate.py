@@ -313,6 +313,47 @@ def test_embeddings_with_matching_fids_are_read(small, tmp_path, capsys):
     assert capsys.readouterr().out.startswith('mAP: 75.00%')
 
 
+def test_thresholds_by_hand(small, tmp_path, capsys):
+    # Same pairs at 1 and 2, different ones at 1 and 9 (first query), 9 and 8.
+    json_file = tmp_path / 'scores.json'
+    evaluate.main([*small, '--thresholds', f'--filename={json_file}'])
+    scores = json.loads(json_file.read_text(encoding='utf-8'))
+    assert (scores['num_same_pairs'], scores['num_different_pairs']) == (2, 4)
+    # Of 8 comparisons one is wrong, 1 before 2, and one is tied.
+    assert scores['roc_auc'] == pytest.approx((6 + 1 / 2) / 8)
+    histogram = scores['distance_histogram']
+    assert sum(histogram['same']) == 2
+    assert sum(histogram['different']) == 4
+    rows = {row.pop('rule'): row for row in scores['thresholds']}
+    assert (
+        rows['FPR at most 0.01']
+        == rows['FPR at most 0.0001']
+        == {
+            'threshold': -1,
+            'fpr': 0,
+            'tpr': 0,
+            'num_same_accepted': 0,
+            'num_different_accepted': 0,
+        }
+    )
+    assert rows['equal error rate']['num_same_accepted'] == 2
+    assert rows['equal error rate']['num_different_accepted'] == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].startswith('pairs: 2 same, 4 different | ROC AUC: 81.25%')
+    assert lines[4].split()[:3] == ['2.00098', '100.00%', '25.0000%']
+    assert lines[5].split()[0] == 'nothing'
+    assert lines[5].endswith('FPR at most 0.01 (few pairs)')
+
+
+def test_reranked_scores_are_of_other_distances(tmp_path):
+    plain = evaluate_case('market', tmp_path)
+    same = evaluate_case('market', tmp_path, '--rerank', '--rerank_lambda=1')
+    reranked = evaluate_case('market', tmp_path, '--rerank', '--rerank_k1=5')
+    np.testing.assert_allclose(same['aps'], plain['aps'])
+    assert reranked['aps'] != plain['aps']
+    assert reranked['num_queries'] == plain['num_queries']
+
+
 # --- bad input -------------------------------------------------------------------
 
 
