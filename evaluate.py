@@ -28,8 +28,10 @@ import numpy as np
 
 import common
 import embeddings
+import pooling
 import ranking
 import rerank
+import single_shot
 import verification
 
 NO_MATCH_RULES = {
@@ -55,6 +57,7 @@ def build_parser():
         help='The first line of both CSV files names the columns. With the names pid, '
         'fid and camera, columns may come in any order; other columns are ignored.',
     )
+    add_protocol_flags(parser)
     add_rerank_flags(parser)
     output = parser.add_argument_group('scores')
     output.add_argument(
@@ -85,6 +88,40 @@ def build_parser():
         help='File to write all scores to; without it they are only printed.',
     )
     return parser
+
+
+def add_protocol_flags(parser):
+    """Add the flags that change what a query or a gallery is to an argument parser."""
+    group = parser.add_argument_group('protocol')
+    group.add_argument(
+        '--multi_query',
+        choices=pooling.POOL_CHOICES,
+        help='Pool the queries of one PID and camera into one query.',
+    )
+    group.add_argument(
+        '--pool',
+        choices=pooling.POOL_CHOICES,
+        help='Rank tracklets, pooled from their frames, which both sets consist of '
+        '(excluder mars).',
+    )
+    group.add_argument(
+        '--gallery_includes_queries',
+        action='store_true',
+        help='Search the query set too. The official gallery of MARS does.',
+    )
+    group.add_argument(
+        '--single_shot',
+        type=common.positive_int,
+        metavar='N',
+        help='Also give mean and standard deviation of the CMC in N random galleries '
+        'with one image per PID; CUHK03 classically has 100.',
+    )
+    group.add_argument(
+        '--seed',
+        type=common.non_negative_int,
+        default=0,
+        help='Of the random galleries.',
+    )
 
 
 def add_rerank_flags(parser):
@@ -136,6 +173,14 @@ def main(argv=None):
         streams_gallery=True,
     )
     excluder_module = importlib.import_module(f'excluders.{args.excluder}')
+    query, gallery = follow_protocol(
+        query,
+        gallery,
+        excluder_module.Excluder([]),
+        args.pool,
+        args.gallery_includes_queries,
+        args.multi_query,
+    )
     excluder = excluder_module.Excluder(gallery.fids)
     embs = (query.embs, gallery.embs, args.metric, args.batch_size)
     if args.rerank:
@@ -157,6 +202,13 @@ def main(argv=None):
     )
     print(format_summary(scores['mAP'], scores['CMC']))
     print(format_details(scores))
+    if args.single_shot is not None:
+        cmcs = single_shot.single_shot_cmcs(*task, args.single_shot, args.seed)
+        print(format_single_shot(cmcs))
+        scores['single_shot'] = {
+            'CMC_mean': cmcs.mean(axis=0).tolist(),
+            'CMC_std': cmcs.std(axis=0).tolist(),
+        }
     if args.thresholds:
         thresholds = compute_thresholds(*verification.count_pairs(*task))
         print('\n'.join(format_thresholds(thresholds)))
@@ -164,6 +216,56 @@ def main(argv=None):
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)
+
+
+def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_query):
+    """Return (query, gallery) as a protocol other than one image, one query has them.
+
+    Args:
+        query: embeddings.EmbeddedDataset.
+        gallery: embeddings.EmbeddedDataset.
+        excluder: an Excluder, for what its data set's names say.
+        pool: how frames are pooled into tracklets, or None.
+        includes_queries: whether the gallery gets the queries too.
+        multi_query: how queries of one PID and camera are pooled, or None.
+
+    Raises:
+        ValueError: names of that data set have no tracklets, or no cameras.
+    """
+    if pool is not None:
+        if not hasattr(excluder, 'tracklet'):
+            raise ValueError('--pool needs names with tracklets; use --excluder mars')
+        query, gallery = (
+            pool_dataset(side, map(excluder.tracklet, side.fids), pool)
+            for side in (query, gallery)
+        )
+    if includes_queries:
+        gallery = embeddings.EmbeddedDataset(
+            *(np.concatenate(both) for both in zip(gallery, query, strict=True))
+        )
+    if multi_query is not None:
+        if not hasattr(excluder, 'parse'):
+            raise ValueError(
+                '--multi_query needs cameras, which --excluder diagonal has not'
+            )
+        query = pool_dataset(query, map(excluder.parse, query.fids), multi_query)
+    return query, gallery
+
+
+def pool_dataset(dataset, keys, how):
+    """Return an EmbeddedDataset with one row per PID and key, named by its first fid.
+
+    Args:
+        dataset: embeddings.EmbeddedDataset.
+        keys: iterable [N] of hashable values.
+        how: one of pooling.POOL_CHOICES.
+    """
+    first_rows, codes = pooling.group(zip(dataset.pids, keys, strict=True))
+    return embeddings.EmbeddedDataset(
+        dataset.pids[first_rows],
+        dataset.fids[first_rows],
+        pooling.pool(dataset.embs, codes, how),
+    )
 
 
 def compute_scores(
@@ -258,6 +360,18 @@ def format_details(scores):
     groups = [f'{name}: {scores[name]:.2%}' for name in names]
     if '20' in scores['top']:
         groups.append(f'top-20: {scores["top"]["20"]:.2%}')
+    return ' | '.join(groups)
+
+
+def format_single_shot(cmcs):
+    """Return the line of --single_shot, from the CMCs [galleries, PIDs]."""
+    means, stds = cmcs.mean(axis=0), cmcs.std(axis=0)
+    groups = [f'single-shot, {len(cmcs)} galleries of {len(means)} PIDs']
+    groups += [
+        f'top-{k}: {means[k - 1]:.2%} ± {stds[k - 1]:.2%}'
+        for k in (1, 5, 10, 20)
+        if k <= len(means)
+    ]
     return ' | '.join(groups)
 
 

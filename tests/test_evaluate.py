@@ -345,6 +345,80 @@ def test_thresholds_by_hand(small, tmp_path, capsys):
     assert lines[5].endswith('FPR at most 0.01 (few pairs)')
 
 
+def test_queries_of_one_camera_become_one(tmp_path, capsys):
+    # Alone, the query at 0 finds b first, and the one at 4 finds a.
+    flags = [
+        '--excluder=market1501',
+        *write_side(
+            tmp_path,
+            'query',
+            ['1,1_c1s1_a.jpg', '1,1_c1s2_b.jpg', '1,1_c2s1_c.jpg'],
+            np.float32([[0], [4], [4]]),
+        ),
+        *write_side(
+            tmp_path,
+            'gallery',
+            ['2,2_c3s1_d.jpg', '1,1_c3s1_e.jpg'],
+            np.float32([[0.5], [3]]),
+        ),
+        f'--filename={tmp_path / "scores.json"}',
+    ]
+    for multi_query, aps in [('', [0.5, 1, 1]), ('mean', [1, 1]), ('max', [1, 1])]:
+        evaluate.main([*flags, *([f'--multi_query={multi_query}'] * bool(multi_query))])
+        scores = json.loads((tmp_path / 'scores.json').read_text(encoding='utf-8'))
+        assert scores['aps'] == aps
+    with pytest.raises(ValueError, match='--multi_query needs cameras'):
+        evaluate.main([*flags, '--excluder=diagonal', '--multi_query=mean'])
+    capsys.readouterr()
+
+
+def test_tracklets_of_mars_are_pooled_and_queries_are_in_its_gallery(tmp_path, capsys):
+    # Two query tracklets of one PID, cameras 1 and 2, are each other's match.
+    flags = [
+        *write_side(
+            tmp_path,
+            'query',
+            [f'0002,0002C{c}T0001F00{f}.jpg' for c, f in ['11', '12', '21', '22']],
+            np.float32([[0], [2], [1], [3]]),
+        ),
+        *write_side(
+            tmp_path,
+            'gallery',
+            [
+                '0004,0004C1T0001F001.jpg',
+                '0002,0002C3T0001F001.jpg',
+                '00-1,00-1C3T0001F001.jpg',
+            ],
+            np.float32([[9], [20], [1]]),
+        ),
+        f'--filename={tmp_path / "scores.json"}',
+    ]
+    evaluate.main(['--excluder=mars', '--pool=mean', *flags])
+    scores = json.loads((tmp_path / 'scores.json').read_text(encoding='utf-8'))
+    assert (scores['num_queries'], scores['num_gallery']) == (2, 3)
+    assert scores['aps'] == [1 / 2, 1 / 2]
+    evaluate.main(
+        ['--excluder=mars', '--pool=mean', '--gallery_includes_queries', *flags]
+    )
+    scores = json.loads((tmp_path / 'scores.json').read_text(encoding='utf-8'))
+    assert (scores['num_queries'], scores['num_gallery']) == (2, 5)
+    assert scores['aps'] == [(1 + 2 / 3) / 2] * 2
+    with pytest.raises(ValueError, match='--pool needs names with tracklets'):
+        evaluate.main(['--excluder=diagonal', '--pool=mean', *flags])
+    capsys.readouterr()
+
+
+def test_random_galleries_are_scored_beside_the_whole(small, tmp_path, capsys):
+    json_file = tmp_path / 'scores.json'
+    evaluate.main([*small, '--single_shot=3', f'--filename={json_file}'])
+    scores = json.loads(json_file.read_text(encoding='utf-8'))
+    # One image per PID as it is: nothing varies.
+    assert scores['single_shot'] == {'CMC_mean': [0.5, 1, 1], 'CMC_std': [0, 0, 0]}
+    assert capsys.readouterr().out.splitlines()[2] == (
+        'single-shot, 3 galleries of 3 PIDs | top-1: 50.00% ± 0.00%'
+    )
+
+
 def test_reranked_scores_are_of_other_distances(tmp_path):
     plain = evaluate_case('market', tmp_path)
     same = evaluate_case('market', tmp_path, '--rerank', '--rerank_lambda=1')
