@@ -78,7 +78,7 @@ def escape(label):
 
 def draw_cmc(scores_of_label, max_rank):
     """Return the figure of the cumulative matching characteristics up to a rank."""
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.4 + 0.2 * len(scores_of_label))
     axes = figure.subplots()
     for number, (label, scores) in enumerate(scores_of_label.items()):
         cmc = 100 * np.array(scores['CMC'][:max_rank])
@@ -90,7 +90,7 @@ def draw_cmc(scores_of_label, max_rank):
     axes.set(xlabel='rank k', ylabel='queries with a match among the k nearest (%)')
     axes.set_xlim(left=1)
     axes.set_ylim(top=100.5)
-    finish(axes, 'lower right')
+    finish(figure)
     return figure
 
 
@@ -99,7 +99,7 @@ def draw_roc(scores_of_label):
 
     Of a pair, the answer is yes if its distance is below a threshold.
     """
-    figure = new_figure(6.4, 4.8)
+    figure = new_figure(6.4, 4.4 + 0.2 * len(scores_of_label))
     axes = figure.subplots()
     lowest = 1.0
     for number, (label, scores) in enumerate(scores_of_label.items()):
@@ -117,7 +117,7 @@ def draw_roc(scores_of_label):
         xlabel='pairs of different identities taken for the same (%)',
         ylabel='pairs of the same identity recognised (%)',
     )
-    finish(axes, 'lower right')
+    finish(figure)
     return figure
 
 
@@ -138,17 +138,33 @@ def draw_distances(scores_of_label):
             text = f'{kind} identity, {int(counts.sum()):,} pairs'
             axes.stairs(density, edges, fill=True, alpha=0.4, color=colour, label=text)
             axes.stairs(density, edges, color=colour)
-        metric = scores.get('args', {}).get('metric')
+        draw_equal_error(axes, scores)
         axes.set_title(label, parse_math=False)
-        axes.set(
-            xlabel=f'{metric} distance' if metric else 'distance', ylabel='density'
-        )
+        axes.set(xlabel=name_distance(scores.get('args', {})), ylabel='density')
         axes.set_yticks([])
-        finish(axes, 'upper right')
+        axes.margins(y=0.5)  # Room for the legend.
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(loc='upper right', fontsize='small')
     return figure
 
 
-def finish(axes, place):
-    """Add grid and legend."""
-    axes.grid(alpha=0.3)
-    axes.legend(loc=place, fontsize='small')
+def draw_equal_error(axes, scores):
+    """Draw the threshold where both kinds of error are equally frequent, if known."""
+    for row in scores.get('thresholds', []):
+        if row['rule'] == 'equal error rate':
+            text = f'equal error rate {scores["equal_error_rate"]:.2%}'
+            axes.axvline(row['threshold'], color='gray', linestyle='--', label=text)
+
+
+def name_distance(args):
+    """Return what the flags of evaluate.py say about the distances."""
+    if args.get('rerank'):
+        return 're-ranked distance'
+    return f'{args["metric"]} distance' if 'metric' in args else 'distance'
+
+
+def finish(figure):
+    """Add a grid, and a legend below: wherever else, it may hide a curve."""
+    figure.axes[0].grid(alpha=0.3)
+    figure.legend(loc='outside lower center', fontsize='small')

@@ -43,6 +43,32 @@ def test_distances_are_densities_of_area_one():
     assert legend == ['same identity, 4 pairs', 'different identity, 2 pairs']
 
 
+def test_the_threshold_of_equal_errors_is_marked():
+    row = {'rule': 'equal error rate', 'threshold': 1.5}
+    other = {'rule': 'FPR at most 0.01', 'threshold': 0.5}
+    scores = SCORES | {
+        'distance_histogram': HISTOGRAM,
+        'equal_error_rate': 0.25,
+        'thresholds': [row, other],
+    }
+    (axes,) = score_curves.draw_distances({'a': scores}).axes
+    (line,) = axes.get_lines()
+    assert list(line.get_xdata()) == [1.5, 1.5]
+    assert line.get_label() == 'equal error rate 25.00%'
+
+
+@pytest.mark.parametrize(
+    'args, expected',
+    [
+        ({'metric': 'cosine', 'rerank': False}, 'cosine distance'),
+        ({'metric': 'euclidean', 'rerank': True}, 're-ranked distance'),
+        ({}, 'distance'),  # Written by another program.
+    ],
+)
+def test_distances_are_named_after_what_computed_them(args, expected):
+    assert score_curves.name_distance(args) == expected
+
+
 def test_a_label_is_no_formula(tmp_path):
     label = '$x_{'  # As a formula, an error.
     scores = {label: SCORES | {'roc': ROC, 'distance_histogram': HISTOGRAM}}

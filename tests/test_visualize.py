@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import embeddings
+import evaluate
 import ranked_queries
 import ranking_figure
 import visualize
@@ -204,6 +205,17 @@ def test_curves_are_pictures_of_what_the_files_have(evaluations, tmp_path, capsy
     for name in names:
         assert (output_dir / name).read_bytes().startswith(b'\x89PNG')
     assert sorted(p.name for p in output_dir.iterdir()) == sorted(names)
+
+
+def test_curves_are_drawn_of_what_evaluate_writes(flags, tmp_path, capsys):
+    flags = [flag for flag in flags if not flag.startswith('--image_root')]
+    filename, output_dir = tmp_path / 'scores.json', tmp_path / 'out'
+    evaluate.main([*flags, '--thresholds', f'--filename={filename}'])
+    capsys.readouterr()
+    visualize.main(['curves', str(filename), f'--output_dir={output_dir}'])
+    output = capsys.readouterr()
+    assert len(output.out.split()) == 3
+    assert output.err == ''
 
 
 def test_curves_without_thresholds_are_the_cmc_alone(evaluations, tmp_path):
