@@ -35,6 +35,8 @@ HEAD = string.Template("""<!DOCTYPE html>
     --match: #3fb950; --wrong: #ff6a62; --link: #79b8ff;
   }
 }
+/* What gets the focus must not end up below the bar, which stays at the top. */
+html { scroll-padding-top: 4rem; }
 body {
   margin: 0; background: var(--page); color: var(--text);
   font: 0.875rem/1.35 system-ui, sans-serif; font-variant-numeric: tabular-nums;
@@ -51,7 +53,7 @@ input { font: inherit; width: 9rem; padding: 0.2rem 0.4rem; }
 a { color: var(--link); }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 section {
-  padding: 0.75rem 0; border-bottom: 1px solid var(--line); scroll-margin-top: 3rem;
+  padding: 0.75rem 0; border-bottom: 1px solid var(--line);
   content-visibility: auto; contain-intrinsic-size: auto 14rem;
 }
 h2 { font-size: 1rem; margin: 0 0 0.5rem; overflow-wrap: anywhere; }
