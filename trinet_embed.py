@@ -172,6 +172,27 @@ def make_batches(futures, batch_size, skip):
         yield rows, np.stack(batch)
 
 
+def compile_net(net, variants):
+    """Return a function: images uint8 [B, 288, 144, 3] to embeddings [A, B, 128].
+
+    The crops are cut in the graph, so that an image travels there once.
+
+    Args:
+        net: of trinet.build_net.
+        variants: names of crops, A of trinet.AUGMENTATIONS.
+    """
+
+    spec = tf.TensorSpec((None, *trinet.IMAGE_SIZE, 3), tf.uint8)
+
+    @tf.function(input_signature=[spec])
+    def embed_batch(batch):
+        crops = [images.augment(batch, name, *trinet.CROP_SIZE) for name in variants]
+        embs = net(tf.concat(crops, axis=0))  # [A * B, D]
+        return tf.reshape(embs, (len(variants), -1, trinet.EMBEDDING_DIM))
+
+    return embed_batch
+
+
 def embed(net, batches, variants):
     """Yield (rows, embeddings float32 [A, B, 128]) of batches of images.
 
@@ -180,15 +201,7 @@ def embed(net, batches, variants):
         batches: of make_batches.
         variants: names of crops, A of trinet.AUGMENTATIONS.
     """
-
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *trinet.IMAGE_SIZE, 3), 'uint8')]
-    )
-    def embed_batch(batch):
-        crops = [images.augment(batch, name, *trinet.CROP_SIZE) for name in variants]
-        embs = net(tf.concat(crops, axis=0))  # [A * B, D]
-        return tf.reshape(embs, (len(variants), -1, trinet.EMBEDDING_DIM))
-
+    embed_batch = compile_net(net, variants)
     for rows, batch in batches:
         yield rows, embed_batch(batch).numpy()
 
@@ -232,6 +245,7 @@ def main(argv=None):
         logger.info(f'{args.weights}: the published weights for {published}')
     common.start_tensorflow()
     net = trinet.build_net(weights)
+    del weights  # 100 MB.
     variants = trinet.AUGMENTATIONS[: 1 if args.no_augment else None]
 
     skip = None
