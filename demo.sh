@@ -63,7 +63,7 @@ run visualize.py --excluder market1501 --image_root demo/data \
 
 echo
 echo '== Done. People that the net has never seen, found among 570 images:'
-echo "untrained: $(cat demo/untrained.txt)"
-echo "trained:   $(cat demo/trained.txt)"
+echo "untrained: $(head -n 1 demo/untrained.txt)"
+echo "trained:   $(head -n 1 demo/trained.txt)"
 echo "page of ranked results, worst first: $here/demo/ranking.html"
 echo "picture of ranked results: $here/demo/ranking.png"

@@ -16,11 +16,13 @@ import subprocess
 import sys
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 import demo_data
 import model
 import nets.resnet_v1_50
+import trinet_recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
 CODE = ('*.py', '*.sh', *(f'{d}/*.py' for d in ('nets', 'heads', 'excluders', 'data')))
@@ -202,6 +204,7 @@ def furnish_home(home, monkeypatch):
     (stored,) = (b.text for b in read_blocks('README.md') if b.language == 'json')
     assert json.loads(stored)['model_name'] == 'resnet_v1_50'
     (published / 'args.json').write_text(stored)
+    np.savez(home / 'trinet-market1501.npz', *trinet_recipe.make_arrays())
 
 
 def write_old_checkpoint(filename, arrays):

@@ -20,6 +20,7 @@ import nets
 import plot
 import readme_story
 import train
+import trinet_embed
 import visualize
 from data import LAYOUT_CHOICES
 
@@ -182,7 +183,7 @@ def test_links_point_to_something(page):
 @pytest.mark.parametrize('page', ['README.md', 'docs/networks.md'])
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
-    parsers += [visualize.build_parser(), plot.build_parser()]
+    parsers += [c.build_parser() for c in (visualize, plot, trinet_embed)]
     known = {flag for parser in parsers for flag in parser._option_string_actions}
     text = readme_story.read_page(page).replace('--logdir', '')  # TensorBoard's.
     # A name that ends in _* stands for several, such as --pre_crop_*.
