@@ -153,7 +153,8 @@ def plot_runs(runs):
             draw(panel, events, tags, run, colours)
             panel.set_title(title)
             panel.set_xlabel('iteration')
-            panel.set_ylim(bottom=0)
+            # Room above, or a constant would hide in the frame.
+            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
             panel.grid(alpha=0.3)
             panel.legend(fontsize='small')
     return figure

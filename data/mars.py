@@ -10,7 +10,8 @@ A name is PID, camera, tracklet and frame; a tracklet's frames share the name up
 the F. The folder info/ is that of https://github.com/liangzheng06/MARS-evaluation: in
 MARS, the query is not a folder but 1980 of the 12180 test tracklets. Their frames are
 our query split, all other test frames our test split. (The official gallery keeps the
-query tracklets; as their own camera's they are ignored, so the results are the same.)
+query tracklets, which are each other's matches across cameras: give evaluate.py
+--gallery_includes_queries.)
 
 PIDs are as the names have them: 0000 is a distractor, 00-1 junk that the official
 evaluation ignores (870 tracklets, 23380 images, all in the test split).
