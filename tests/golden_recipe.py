@@ -5,6 +5,7 @@ import pathlib
 import zlib
 
 import numpy as np
+import tensorflow as tf
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'original'
 
@@ -71,3 +72,21 @@ def error_in_rms(actual, expected):
     expected = np.asarray(expected, np.float64)
     rms = np.sqrt(np.mean(expected**2))
     return np.max(np.abs(np.asarray(actual, np.float64) - expected)) / rms
+
+
+def write_tf1_checkpoint(prefix, net, head):
+    """Write a checkpoint by name, step 25, with all that the original's has."""
+    stored = load_json('variables.json')['nets'][net]['heads'][head]
+    shapes = stored['checkpoint_variables']
+    names = sorted(shapes)
+    values = []
+    for name in names:
+        shape, dtype = shapes[name]
+        value = draw(name, shape) if shape else 25
+        values.append(tf.constant(value, dtype))
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=names,
+        shape_and_slices=[''] * len(names),
+        tensors=values,
+    )

@@ -77,6 +77,25 @@ def test_saved_state_comes_back_bit_for_bit(saved, tmp_path):
         np.testing.assert_array_equal(other.variables[name], variable, err_msg=name)
 
 
+def test_run_of_the_original_goes_on_with_its_adam_moments(tmp_path):
+    prefix = str(tmp_path / 'checkpoint-25')
+    golden_recipe.write_tf1_checkpoint(prefix, 'mobilenet_v1_1_224', 'fc1024')
+    _, state = make_state(tmp_path)
+    report = state.load(prefix)
+    assert not report.random
+    assert report.unused == [
+        'MobilenetV1/Logits/Conv2d_1c_1x1/biases',
+        'MobilenetV1/Logits/Conv2d_1c_1x1/weights',
+        'beta1_power',
+        'beta2_power',
+    ]
+    assert state.step == 25
+    assert sum(name.endswith('/Adam_1') for name in report.loaded) == 86
+    for name in set(state.variables) - {'global_step'}:
+        expected = golden_recipe.draw(name, state.variables[name].shape)
+        np.testing.assert_array_equal(state.variables[name], expected, err_msg=name)
+
+
 def test_latest_survives_that_the_directory_was_moved(saved, tmp_path):
     directory, _ = saved
     moved = tmp_path / 'moved here'

@@ -6,7 +6,6 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import checkpoints
 import embed
@@ -36,30 +35,14 @@ def experiments(tmp_path_factory):
         (root / 'args.json').write_text(
             json.dumps(stored | {'image_root': str(golden_recipe.GOLDEN / 'images')})
         )
-        write_tf1_checkpoint(root / 'checkpoint-25', net, stored['head_name'])
+        golden_recipe.write_tf1_checkpoint(
+            root / 'checkpoint-25', net, stored['head_name']
+        )
         (root / 'checkpoint').write_text(
             'model_checkpoint_path: "/elsewhere/run/checkpoint-25"\n'
             'all_model_checkpoint_paths: "/elsewhere/run/checkpoint-25"\n'
         )
     return roots
-
-
-def write_tf1_checkpoint(prefix, net, head):
-    """Write a checkpoint by name, with all that the original's has."""
-    stored = golden_recipe.load_json('variables.json')['nets'][net]['heads'][head]
-    shapes = stored['checkpoint_variables']
-    names = sorted(shapes)
-    values = []
-    for name in names:
-        shape, dtype = shapes[name]
-        value = golden_recipe.draw(name, shape) if shape else 25
-        values.append(tf.constant(value, dtype))
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=names,
-        shape_and_slices=[''] * len(names),
-        tensors=values,
-    )
 
 
 @pytest.mark.parametrize('net, combo', COMBOS)
