@@ -74,7 +74,7 @@ def bin_ends(bins):
 
 
 def compute_roc(same, different):
-    """Return the Roc of two histograms; its corners only, other points lie between.
+    """Return the Roc of two histograms: a threshold for each bin that has a pair.
 
     Raises:
         ValueError: one histogram is empty.
@@ -94,6 +94,8 @@ def compute_roc(same, different):
         is_same,
         np.tile(-bin_ends(bins), 2),
         sample_weight=np.concatenate([same[bins], different[bins]]),
+        # Points on a straight line do not change the curve, but are thresholds too.
+        drop_intermediate=False,
     )
     thresholds = np.concatenate([[-1.0], -scores[1:]])
     return Roc(fpr, tpr, thresholds, num_same, num_different)

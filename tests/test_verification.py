@@ -88,6 +88,23 @@ def test_perfect_and_useless_distances():
     assert verification.at_false_positive_rate(roc, 0.1) == -1
 
 
+def test_thresholds_within_a_straight_stretch_of_the_curve_are_kept():
+    # Nine same pairs, ten different ones a step apart, and the last same pair: from the
+    # ninth on the curve is a straight line, on which FPR and misses meet at 1/10.
+    same, different = count(
+        [[1] * 9 + list(range(2, 12)) + [20]], ['a'], ['a'] * 9 + ['b'] * 10 + ['a']
+    )
+    roc = verification.compute_roc(same, different)
+    rate, threshold = verification.equal_error(roc)
+    assert rate == pytest.approx(0.1)
+    assert threshold == pytest.approx(2, rel=5e-4)
+    assert (
+        verification.describe_threshold(roc, threshold)['num_different_accepted'] == 1
+    )
+    found = verification.at_false_positive_rate(roc, 0.3)
+    assert found == pytest.approx(4, rel=5e-4)
+
+
 def test_one_kind_of_pairs_is_not_enough():
     same, different = count([[1, 2]], ['a'], ['a', 'a'])
     with pytest.raises(ValueError, match='found 2 and 0'):
@@ -106,7 +123,9 @@ def test_roc_is_that_of_the_pairs_themselves(seed):
     hypothesis.assume(is_same[~mask].any())
     same, different = count(matrix, query_pids, gallery_pids, mask)
     roc = verification.compute_roc(same, different)
-    fpr, tpr, _ = sklearn.metrics.roc_curve(is_same[~mask], -matrix[~mask])
+    fpr, tpr, _ = sklearn.metrics.roc_curve(
+        is_same[~mask], -matrix[~mask], drop_intermediate=False
+    )
     np.testing.assert_allclose(roc.fpr, fpr)
     np.testing.assert_allclose(roc.tpr, tpr)
     assert verification.area_under(roc) == pytest.approx(
