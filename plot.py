@@ -160,13 +160,17 @@ def plot_runs(runs):
     return figure
 
 
+def name_runs(experiment_roots):
+    """Return a name for each run: its directory's, or the path if two share that."""
+    names = [os.path.basename(os.path.abspath(root)) for root in experiment_roots]
+    return names if len(set(names)) == len(names) else experiment_roots
+
+
 def main(argv=None):
     args = build_parser().parse_args(argv)
     common.start_tensorflow()
-    runs = {
-        os.path.basename(os.path.abspath(root)): read_events(root)
-        for root in args.experiments
-    }
+    names = name_runs(args.experiments)
+    runs = dict(zip(names, map(read_events, args.experiments), strict=True))
     figure = plot_runs(runs)
     with common.complete_file(args.filename) as temporary:
         figure.savefig(temporary, format='png', dpi=100)

@@ -60,6 +60,11 @@ def test_picture_of_two_runs(tmp_path, capsys):
     assert (image == 255).mean() < 0.99  # Something is drawn.
 
 
+def test_runs_of_one_name_are_told_apart_by_their_paths():
+    assert plot.name_runs(['a/exp/', 'b/other']) == ['exp', 'other']
+    assert plot.name_runs(['a/exp', 'b/exp']) == ['a/exp', 'b/exp']
+
+
 def test_directory_without_events_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f'no TensorBoard events in {tmp_path}'):
         plot.read_events(str(tmp_path))
