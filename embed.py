@@ -39,7 +39,14 @@ TRAINING_FLAGS = (
 def build_parser():
     """Return the parser of embed.py's flags."""
     parser = common.new_parser(__doc__)
+    add_input_flags(parser)
+    add_augmentation_flags(parser)
+    add_output_flags(parser)
+    return parser
 
+
+def add_input_flags(parser):
+    """Add the flags that say what is embedded, and by which network, to a parser."""
     required = parser.add_argument_group('required')
     required.add_argument(
         '--experiment_root',
@@ -78,6 +85,9 @@ def build_parser():
         help='Images per pass through the net; fewer need less memory.',
     )
 
+
+def add_augmentation_flags(parser):
+    """Add the flags of test-time augmentation to a parser."""
     augmentation = parser.add_argument_group('test-time augmentation')
     augmentation.add_argument(
         '--flip_augment',
@@ -98,6 +108,9 @@ def build_parser():
         'their mean scaled to length 1. Required where an image has several variants.',
     )
 
+
+def add_output_flags(parser):
+    """Add the flags of what is written to a parser."""
     output = parser.add_argument_group('output')
     output.add_argument(
         '--filename',
@@ -107,7 +120,6 @@ def build_parser():
         'the new one is complete.',
     )
     output.add_argument('--quiet', action='store_true', help='No progress, no report.')
-    return parser
 
 
 def parse_args(argv):

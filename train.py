@@ -52,7 +52,16 @@ NOT_STORED = ('experiment_root', 'resume')
 def build_parser():
     """Return the parser of train.py's flags."""
     parser = common.new_parser(__doc__)
+    add_required_flags(parser)
+    add_model_flags(parser)
+    add_data_flags(parser)
+    add_optimisation_flags(parser)
+    add_bookkeeping_flags(parser)
+    return parser
 
+
+def add_required_flags(parser):
+    """Add the flags that say where a run's data and results are to a parser."""
     required = parser.add_argument_group('required')
     required.add_argument(
         '--experiment_root',
@@ -71,6 +80,9 @@ def build_parser():
         help='Directory that the FIDs are relative to.',
     )
 
+
+def add_model_flags(parser):
+    """Add the flags of net and head to a parser."""
     network = parser.add_argument_group('model')
     network.add_argument(
         '--model_name',
@@ -100,6 +112,9 @@ def build_parser():
         'training, not the same function). Without it the net starts random.',
     )
 
+
+def add_data_flags(parser):
+    """Add the flags of batches and augmentation to a parser."""
     data = parser.add_argument_group('data')
     data.add_argument(
         '--batch_p',
@@ -147,6 +162,9 @@ def build_parser():
         'run. Drawn and stored in args.json when absent.',
     )
 
+
+def add_optimisation_flags(parser):
+    """Add the flags of loss and learning rate to a parser."""
     optimisation = parser.add_argument_group('optimisation')
     optimisation.add_argument(
         '--loss',
@@ -187,6 +205,9 @@ def build_parser():
         'down to a thousandth at the end; -1 keeps the rate constant.',
     )
 
+
+def add_bookkeeping_flags(parser):
+    """Add the flags of resuming and reporting to a parser."""
     bookkeeping = parser.add_argument_group('bookkeeping')
     bookkeeping.add_argument(
         '--resume',
@@ -214,7 +235,6 @@ def build_parser():
         action='store_true',
         help='Store the embeddings, losses and FIDs of every iteration, as arrays.',
     )
-    return parser
 
 
 def margin(text):
