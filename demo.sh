@@ -3,7 +3,8 @@
 #
 #   ./demo.sh
 #
-# Everything it makes is in demo/, and is made anew each time.
+# Everything it makes is in demo/, and is made anew each time, except for the drawn
+# images, which stay if they are complete.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"

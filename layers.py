@@ -223,7 +223,7 @@ class ConvBN(Conv):
 
 
 class DepthwiseConvBN(ConvBN):
-    """As ConvBN, with one 3x3 kernel per channel."""
+    """As ConvBN, with one kernel per channel, `filters` being None; pads 'SAME'."""
 
     def add_kernel(self, input_shape):
         """Create the kernels, float32 [size, size, C, 1]."""
