@@ -135,7 +135,8 @@ def latest(directory):
             return os.path.join(directory, name)
         raise FileNotFoundError(
             f'{directory}/checkpoint names {name}, which is not there; '
-            'restore it, or name another one with --checkpoint'
+            'restore it, or let that file name another one (embed.py also takes '
+            '--checkpoint)'
         )
     raise FileNotFoundError(
         f'no checkpoint in {directory}; expected the index file `checkpoint`, whole, '
@@ -143,7 +144,7 @@ def latest(directory):
     )
 
 
-def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
+def restore(variables, weights, source, is_unused_ok=None):
     """Give variables the arrays of their names.
 
     Nothing is assigned unless everything fits.
@@ -152,8 +153,6 @@ def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
         variables: {name: Keras variable}.
         weights: WeightsFile or WeightsInMemory.
         source: what to call it in messages.
-        is_random_ok: function of a name; True where the weights may lack it. Default:
-            nowhere.
         is_unused_ok: function of a name; True where the weights may have it without
             a variable to take it, beyond what is_excused knows. Default: nowhere.
 
@@ -166,9 +165,8 @@ def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
     """
     shapes = weights.shapes
     loaded = [name for name in variables if name in shapes]
-    random = [name for name in variables if name not in shapes]
+    missing = [name for name in variables if name not in shapes]
     unused = sorted(name for name in shapes if name not in variables)
-    missing = [name for name in random if not (is_random_ok and is_random_ok(name))]
     foreign = [
         name
         for name in unused
@@ -196,7 +194,7 @@ def restore(variables, weights, source, is_random_ok=None, is_unused_ok=None):
     arrays = {name: weights.read(name) for name in loaded}
     for name, array in arrays.items():
         variables[name].assign(array)
-    return Report(loaded, random, unused)
+    return Report(loaded, [], unused)
 
 
 def is_excused(name, names):
