@@ -58,20 +58,36 @@ class HelpFormatter(
         return super()._get_help_string(action)
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose error is one line, not a page of usage before it."""
+
+    def error(self, message):
+        """Leave with exit code 2 and one line on stderr."""
+        self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
+
+
 def new_parser(doc):
     """Return an argument parser whose description is a command's docstring.
 
     Abbreviated flags are refused: one that works today becomes ambiguous, or means
     something else, when a flag is added.
     """
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=HelpFormatter, allow_abbrev=False
-    )
+    return Parser(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
+
+
+def number(text, kind, expected):
+    """Return kind(text), or raise an ArgumentTypeError that says what is expected."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'{text!r} given, {expected} expected'
+        ) from None
 
 
 def positive_int(text):
     """argparse type: a whole number of at least 1."""
-    value = int(text)
+    value = number(text, int, 'a whole number')
     if value < 1:
         raise argparse.ArgumentTypeError(f'{text} given, at least 1 expected')
     return value
@@ -79,7 +95,7 @@ def positive_int(text):
 
 def non_negative_int(text):
     """argparse type: a whole number of at least 0."""
-    value = int(text)
+    value = number(text, int, 'a whole number')
     if value < 0:
         raise argparse.ArgumentTypeError(f'{text} given, at least 0 expected')
     return value
@@ -87,7 +103,7 @@ def non_negative_int(text):
 
 def positive_float(text):
     """argparse type: a finite number above 0."""
-    value = float(text)
+    value = number(text, float, 'a number')
     if not 0 < value < float('inf'):
         raise argparse.ArgumentTypeError(f'{text} given, a number above 0 expected')
     return value
@@ -378,6 +394,11 @@ def check_images_exist(csv_file, fids, image_root):
     """Raise FileNotFoundError with count and first three paths of missing images."""
     paths = [os.path.join(image_root, fid) for fid in fids]
     missing = [name for name in paths if not os.path.isfile(name)]
+    if missing == paths[:1] and len(paths) > 1:
+        raise FileNotFoundError(
+            f'{missing[0]}, named in the first line of {csv_file}, does not exist, all '
+            'others do; if that line is a heading, remove it'
+        )
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(fids)} images in {csv_file} are missing '

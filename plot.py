@@ -73,7 +73,8 @@ def read_tag(events):
     """
     from tensorboard.util import tensor_util
 
-    by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in events}
+    in_time = sorted(events, key=lambda event: event.wall_time)
+    by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in in_time}
     steps = sorted(by_step)
     return np.array(steps), np.array([by_step[step] for step in steps])
 

@@ -239,7 +239,9 @@ def add_bookkeeping_flags(parser):
 
 def margin(text):
     """argparse type: 'soft', 'none' or a number."""
-    return text if text in ('soft', 'none') else float(text)
+    if text in ('soft', 'none'):
+        return text
+    return common.number(text, float, "a number, 'soft' or 'none'")
 
 
 def parse_args(argv):

@@ -346,3 +346,10 @@ def test_messages_nobody_reads_do_not_stop_a_run(monkeypatch):
     logger = common.setup_logging()
     monkeypatch.setattr(common.tqdm.tqdm, 'write', raise_broken_pipe)
     logger.info('into the void')
+
+
+def test_heading_of_a_csv_is_recognised(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'')
+    csv_file = write(tmp_path / 'x.csv', 'pid,fid\n1,a.jpg\n')
+    with pytest.raises(FileNotFoundError, match='if that line is a heading, remove it'):
+        common.load_dataset(csv_file, str(tmp_path))

@@ -197,7 +197,7 @@ def test_seed_is_drawn_when_absent(data, tmp_path):
     'more, message',
     [
         (['--batch_p', '0'], 'argument --batch_p: 0 given, at least 1 expected'),
-        (['--margin', 'hard'], 'argument --margin: invalid margin value'),
+        (['--margin', 'hard'], "'hard' given, a number, 'soft' or 'none' expected"),
         (['--metric', 'cosine'], "argument --metric: invalid choice: 'cosine'"),
         (['--model_name', 'vgg'], "argument --model_name: invalid choice: 'vgg'"),
         (['--learning_rate', '-1'], '-1 given, a number above 0 expected'),
@@ -226,7 +226,7 @@ def test_new_run_needs_the_data_set(capsys, data, tmp_path, name):
     argv = tiny_run.flags(data, tmp_path / 'exp')
     at = argv.index(f'--{name}')
     line = refuse(capsys, argv[:at] + argv[at + 2 :])
-    assert line.endswith(f'--{name} is required')
+    assert line.endswith(f'--{name} is required (see --help)')
 
 
 def test_pre_crop_size_does_not_matter_without_crops(data, tmp_path):
