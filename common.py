@@ -130,6 +130,16 @@ def readable_directory(text):
     return directory
 
 
+def add_loading_threads(group):
+    """Add --loading_threads, which every command that reads images has."""
+    group.add_argument(
+        '--loading_threads',
+        default=8,
+        type=positive_int,
+        help='Images read at the same time.',
+    )
+
+
 # --- running a command -----------------------------------------------------------
 
 
@@ -287,6 +297,12 @@ def complete_file(filename):
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+def write_figure(filename, figure, dots_per_inch=100):
+    """Write a matplotlib figure as PNG, atomically."""
+    with complete_file(filename) as temporary:
+        figure.savefig(temporary, format='png', dpi=dots_per_inch)
 
 
 def write_json(filename, content):

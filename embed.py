@@ -72,12 +72,7 @@ def add_input_flags(parser):
         help='Name of a checkpoint in the experiment root, such as checkpoint-25000. '
         'Default: the newest.',
     )
-    data.add_argument(
-        '--loading_threads',
-        default=8,
-        type=common.positive_int,
-        help='Images read at the same time.',
-    )
+    common.add_loading_threads(data)
     data.add_argument(
         '--batch_size',
         default=256,

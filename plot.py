@@ -173,8 +173,7 @@ def main(argv=None):
     names = name_runs(args.experiments)
     runs = dict(zip(names, map(read_events, args.experiments), strict=True))
     figure = plot_runs(runs)
-    with common.complete_file(args.filename) as temporary:
-        figure.savefig(temporary, format='png', dpi=100)
+    common.write_figure(args.filename, figure)
     print(f'{args.filename}: {len(runs)} run(s)')
 
 

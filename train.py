@@ -149,12 +149,7 @@ def add_data_flags(parser):
         action='store_true',
         help='Resize images to the pre-crop size and cut the net input out at random.',
     )
-    data.add_argument(
-        '--loading_threads',
-        default=8,
-        type=common.positive_int,
-        help='Images read at the same time.',
-    )
+    common.add_loading_threads(data)
     data.add_argument(
         '--seed',
         type=common.non_negative_int,

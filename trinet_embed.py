@@ -63,12 +63,7 @@ def build_parser():
         action='store_true',
         help='Embed the centre crop alone: ten times faster, less accurate.',
     )
-    data.add_argument(
-        '--loading_threads',
-        default=8,
-        type=common.positive_int,
-        help='Images read at the same time.',
-    )
+    common.add_loading_threads(data)
     data.add_argument(
         '--batch_size',
         default=8,

@@ -178,7 +178,7 @@ def show_rankings(argv):
             write_page(filename, title, summary, ranked, images)
         else:
             figure = ranking_figure.draw(list(ranked), images, args.top_k)
-            write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
+            common.write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
         print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
 
 
@@ -215,12 +215,6 @@ def write_page(filename, title, summary, ranked, images):
         open(temporary, 'w', encoding='utf-8') as file,
     ):
         ranking_page.write(file, title, summary, ranked, images)
-
-
-def write_figure(filename, figure, dots_per_inch=100):
-    """Write a matplotlib figure as PNG."""
-    with common.complete_file(filename) as temporary:
-        figure.savefig(temporary, format='png', dpi=dots_per_inch)
 
 
 # --- curves of scores ------------------------------------------------------------
@@ -280,7 +274,7 @@ def draw_curves(argv):
         report_missing(name, [label for label in labels if label not in drawable])
     for name, figure in figures.items():
         filename = os.path.join(args.output_dir, name)
-        write_figure(filename, figure)
+        common.write_figure(filename, figure)
         print(filename)
 
 
