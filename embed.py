@@ -16,6 +16,7 @@ import aggregators
 import common
 import embeddings
 import images
+from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 tf = common.lazy_import('tensorflow')
@@ -78,6 +79,13 @@ def add_input_flags(parser):
         default=256,
         type=common.positive_int,
         help='Images per pass through the net; fewer need less memory.',
+    )
+    data.add_argument(
+        '--precision',
+        choices=PRECISION_CHOICES,
+        help='Number format of activations and products; the embeddings are float32 '
+        "in any case. Default: the training run's. The half formats are faster where "
+        'the processor has them (GPU; AVX-512 for bfloat16), slower elsewhere.',
     )
 
 
@@ -161,15 +169,19 @@ def read_training_args(experiment_root):
     return stored
 
 
-def restore_model(training, prefix):
+def restore_model(training, prefix, precision):
     """Return (model, report) of a training run and one of its checkpoints.
 
     Args:
         training: dict of its flags.
         prefix: of the checkpoint.
+        precision: number format of its activations and products.
     """
     embedder = model.build_model(
-        training['model_name'], training['head_name'], training['embedding_dim']
+        training['model_name'],
+        training['head_name'],
+        training['embedding_dim'],
+        precision,
     )
     return embedder, checkpoints.load_weights(embedder, prefix)
 
@@ -266,7 +278,9 @@ def main(argv=None):
     else:
         prefix = os.path.join(args.experiment_root, args.checkpoint)
     logger = common.setup_logging(quiet=args.quiet)
-    embedder, report = restore_model(training, prefix)
+    # Older runs, and the original's, know no other format than float32.
+    precision = args.precision or training.get('precision', 'float32')
+    embedder, report = restore_model(training, prefix, precision)
     logger.info(f'{prefix}: {report}')
 
     paths = batches.join_paths(image_root, fids)

@@ -65,7 +65,7 @@ def format_iteration(step, outcome, k, secs_per_iter, iterations_left):
     )
 
 
-def write_scalars(outcome, k, learning_rate, secs_per_iter):
+def write_scalars(outcome, k, learning_rate, secs_per_iter, secs_input):
     """Write an iteration's scalars to the default TensorBoard writer.
 
     Args:
@@ -73,6 +73,7 @@ def write_scalars(outcome, k, learning_rate, secs_per_iter):
         k: neighbours behind outcome's precision.
         learning_rate: of the iteration.
         secs_per_iter: duration of the iteration, seconds.
+        secs_input: the part of it that was spent waiting for the batch, seconds.
     """
     losses = outcome['losses']
     tf.summary.scalar('loss', tf.reduce_mean(losses))
@@ -82,6 +83,7 @@ def write_scalars(outcome, k, learning_rate, secs_per_iter):
     tf.summary.scalar('active_count', tf.math.count_nonzero(losses > 1e-5))
     tf.summary.scalar('learning_rate', learning_rate)
     tf.summary.scalar('secs_per_iter', secs_per_iter)
+    tf.summary.scalar('secs_input', secs_input)
 
 
 def write_histograms(outcome, pids):
@@ -137,7 +139,7 @@ class Journal:
     def __enter__(self):
         return self
 
-    def write(self, step, rows, pids, learning_rate, outcome):
+    def write(self, step, rows, pids, learning_rate, outcome, secs_input):
         """Report an iteration that has just ended.
 
         Args:
@@ -146,6 +148,7 @@ class Journal:
             pids: [B].
             learning_rate: of its update.
             outcome: of a training step, see train.py.
+            secs_input: how long it waited for its batch, seconds.
         """
         secs = self.speed.tick()
         mean_secs = self.speed.secs_per_iter
@@ -153,7 +156,7 @@ class Journal:
         self.logger.info(format_iteration(step, outcome, self.k, mean_secs, left))
         self.bar.update()
         with self.naming_the_events(), self.writer.as_default(step=step):
-            write_scalars(outcome, self.k, learning_rate, secs)
+            write_scalars(outcome, self.k, learning_rate, secs, secs_input)
             if self.histogram_frequency and step % self.histogram_frequency == 0:
                 write_histograms(outcome, pids)
         if self.detailed_logs is not None:

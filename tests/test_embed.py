@@ -130,7 +130,7 @@ def test_unknown_net_in_args_json_is_named(experiments, tmp_path):
     shutil.copy(experiments['mobilenet_v1_1_224'] / 'checkpoint', tmp_path)
     training = embed.read_training_args(str(tmp_path))
     with pytest.raises(ValueError, match='--model_name vgg is unknown; expected one'):
-        embed.restore_model(training, str(tmp_path / 'checkpoint-25'))
+        embed.restore_model(training, str(tmp_path / 'checkpoint-25'), 'float32')
 
 
 def test_args_json_without_the_net_is_refused(tmp_path):

@@ -24,6 +24,7 @@ PAPER = {
     'model_name': 'resnet_v1_50',
     'head_name': 'fc1024',
     'embedding_dim': 128,
+    'precision': 'float32',
     'batch_p': 18,
     'batch_k': 4,
     'pre_crop_height': 288,

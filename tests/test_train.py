@@ -451,7 +451,7 @@ def test_tensorboard_gets_scalars_and_histograms(finished):
     tags = {step: {tag for tag, s in events if s == step} for step in range(1, 5)}
     scalars = {
         *('loss', 'batch_top1', 'batch_prec_at_1', 'active_count'),
-        *('learning_rate', 'secs_per_iter'),
+        *('learning_rate', 'secs_per_iter', 'secs_input'),
     }
     histograms = {
         *('loss_distribution', 'embedding_lengths', 'embedding_dists'),
@@ -464,7 +464,7 @@ def test_tensorboard_gets_scalars_and_histograms(finished):
         np.testing.assert_allclose(events['loss', step], means[step - 1], 1e-6)
         assert events['active_count', step] == 4  # A soft loss is never 0.
         assert 0 <= events['batch_top1', step] <= 1
-        assert events['secs_per_iter', step] > 0
+        assert 0 < events['secs_input', step] < events['secs_per_iter', step]
     # Constant for two iterations, then halfway to a thousandth.
     rates = [events['learning_rate', step] for step in range(1, 5)]
     np.testing.assert_allclose(rates, 3e-4 * np.array([1, 1, 1, 0.001**0.5]), 1e-6)

@@ -66,9 +66,11 @@ def test_training_steps_equal_the_original(run, tmp_path):
             np.testing.assert_allclose(
                 np.linalg.norm(outcome['embs']), expected['emb_l2'], rtol=1e-4
             )
-        # One of eight anchors may change its neighbour where the original's did.
+        # One of eight anchors may change its neighbour, as the original's do, once an
+        # update has carried rounding into the weights. In which step it happens
+        # depends on the processor's kernels (with AVX2 and with AVX-512, other ones).
         for name, key in (('top1', 'top1'), ('precision', 'prec_at_k')):
-            slack = spread['steps'][t][key] + 1e-6
+            slack = max(spread['steps'][t][key], (t > 0) / len(pids)) + 1e-6
             assert abs(float(outcome[name]) - expected[key]) <= slack, (t, key)
         moment = f'after_update_{t + 1}'
         if num_steps > 1 and moment in run['checks']:
@@ -79,6 +81,10 @@ def test_training_steps_equal_the_original(run, tmp_path):
 # Relative errors of Adam's moments: gradients, whose spread the golden README gives,
 # and which grow apart as the losses do.
 MOMENT_TOLERANCE = {'after_update_1': 0.05, 'after_update_5': 0.2}
+
+# Relative errors of weights and moving averages. Without AVX-512 a moving variance of
+# the last unit is 1.4e-4 off after five updates, whichever kernels TensorFlow takes.
+VALUE_TOLERANCE = {'after_update_1': 1e-4, 'after_update_5': 5e-4}
 
 
 def check_state(state, expected, moment):
@@ -94,7 +100,7 @@ def check_state(state, expected, moment):
             assert value == total
             continue
         is_moment = name.endswith(('/Adam', '/Adam_1'))
-        rtol = MOMENT_TOLERANCE[moment] if is_moment else 1e-4
+        rtol = (MOMENT_TOLERANCE if is_moment else VALUE_TOLERANCE)[moment]
         np.testing.assert_allclose(
             np.linalg.norm(value), l2_norm, rtol=rtol, err_msg=f'{moment} {name}'
         )
