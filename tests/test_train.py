@@ -17,6 +17,7 @@ import monitoring
 import nets.mobilenet_v1_1_224
 import tiny_run
 import train
+import training_args
 
 LEARNING_RATES = golden_recipe.load_json('learning_rate.json')
 
@@ -146,11 +147,16 @@ def test_learning_rate_falls_to_a_thousandth():
     'text, value', [('soft', 'soft'), ('none', 'none'), ('0.2', 0.2), ('1', 1.0)]
 )
 def test_margin_is_a_word_or_a_number(text, value):
-    assert train.margin(text) == value
+    assert training_args.margin(text) == value
+
+
+def parse(argv):
+    """Return (args, notes) of a command line."""
+    return training_args.parse_args(train.build_parser(), argv)
 
 
 def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
-    args, notes = train.parse_args(
+    args, notes = parse(
         [
             *('--experiment_root', str(tmp_path / 'exp')),
             *('--train_set', str(data / 'train.csv'), '--image_root', str(data)),
@@ -188,7 +194,7 @@ def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
 def test_seed_is_drawn_when_absent(data, tmp_path):
     argv = tiny_run.flags(data, tmp_path / 'exp')
     at = argv.index('--seed')
-    seeds = {train.parse_args(argv[:at] + argv[at + 2 :])[0].seed for _ in range(3)}
+    seeds = {parse(argv[:at] + argv[at + 2 :])[0].seed for _ in range(3)}
     assert len(seeds) > 1
     assert all(isinstance(seed, int) for seed in seeds)
 
@@ -231,7 +237,7 @@ def test_new_run_needs_the_data_set(capsys, data, tmp_path, name):
 
 def test_pre_crop_size_does_not_matter_without_crops(data, tmp_path):
     small = ['--pre_crop_height', '1', '--pre_crop_width', '1']
-    args, _ = train.parse_args(tiny_run.flags(data, tmp_path / 'exp', *small))
+    args, _ = parse(tiny_run.flags(data, tmp_path / 'exp', *small))
     assert args.pre_crop_height == 1
 
 
@@ -525,8 +531,8 @@ def test_train_iterations_may_grow(experiment):
 
 
 def test_train_iterations_may_not_shrink(experiment):
-    args, notes = train.parse_args(
-        ['--experiment_root', str(experiment), '--resume', '--train_iterations', '3']
+    args, notes = parse(
+        ['--experiment_root', str(experiment), '--resume', '--train_iterations', '3'],
     )
     assert args.train_iterations == 4
     assert notes == [
@@ -535,11 +541,11 @@ def test_train_iterations_may_not_shrink(experiment):
 
 
 def test_stored_value_wins_and_the_difference_is_named(experiment):
-    args, notes = train.parse_args(
+    args, notes = parse(
         [
             *('--experiment_root', str(experiment), '--resume'),
             *('--learning_rate', '1', '--margin', '0.5', '--batch_p', '2'),
-        ]
+        ],
     )
     assert (args.learning_rate, args.margin) == (3e-4, 'soft')
     assert notes == [
@@ -553,19 +559,19 @@ def test_same_train_set_by_a_relative_path_is_no_difference(
 ):
     monkeypatch.chdir(data)
     argv = ['--experiment_root', str(experiment), '--resume']
-    args, notes = train.parse_args([*argv, '--train_set', 'train.csv'])
+    args, notes = parse([*argv, '--train_set', 'train.csv'])
     assert notes == []
     assert args.train_set == str(data / 'train.csv')
 
 
 def test_flags_without_mathematics_may_change(data, experiment, tmp_path):
     copy = shutil.copytree(data, tmp_path / 'copy')
-    args, notes = train.parse_args(
+    args, notes = parse(
         [
             *('--experiment_root', str(experiment), '--resume'),
             *('--image_root', str(copy), '--loading_threads', '3'),
             *('--checkpoint_frequency', '7', '--histogram_frequency', '9'),
-        ]
+        ],
     )
     assert args.image_root == str(copy)
     assert (args.loading_threads, args.checkpoint_frequency) == (3, 7)

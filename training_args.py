@@ -1,0 +1,350 @@
+"""train.py's flags: declared, checked, and merged with those of a run to be resumed."""
+
+import argparse
+import os
+import secrets
+
+import common
+import loss
+from heads import HEAD_CHOICES
+from nets import NET_CHOICES
+
+# float16 would need its loss scaled, and the scale kept in the checkpoints.
+PRECISION_CHOICES = ('float32', 'bfloat16')
+
+# What --resume takes from the command line: it does not change the mathematics.
+FREE_ON_RESUME = (
+    'image_root',
+    'loading_threads',
+    'checkpoint_frequency',
+    'histogram_frequency',
+    'detailed_logs',
+)
+
+# Flags of one call, not of the experiment.
+NOT_STORED = ('experiment_root', 'resume')
+
+
+def build_parser(doc):
+    """Return the parser of train.py's flags, its description being `doc`."""
+    parser = common.new_parser(doc)
+    add_required_flags(parser)
+    add_model_flags(parser)
+    add_data_flags(parser)
+    add_optimisation_flags(parser)
+    add_bookkeeping_flags(parser)
+    return parser
+
+
+def add_required_flags(parser):
+    """Add the flags that say where a run's data and results are to a parser."""
+    required = parser.add_argument_group('required')
+    required.add_argument(
+        '--experiment_root',
+        required=True,
+        type=common.path,
+        help='Directory of the run; new or empty, unless --resume is given.',
+    )
+    required.add_argument(
+        '--train_set',
+        type=common.path,
+        help='CSV of the training images, a line `PID,FID` each; see make_csv.py.',
+    )
+    required.add_argument(
+        '--image_root',
+        type=common.path,
+        help='Directory that the FIDs are relative to.',
+    )
+
+
+def add_model_flags(parser):
+    """Add the flags of net and head to a parser."""
+    network = parser.add_argument_group('model')
+    network.add_argument(
+        '--model_name',
+        default='resnet_v1_50',
+        choices=NET_CHOICES,
+        help='The net, a module of nets/.',
+    )
+    network.add_argument(
+        '--head_name',
+        default='fc1024',
+        choices=HEAD_CHOICES,
+        help='What turns its features into embeddings, a module of heads/.',
+    )
+    network.add_argument(
+        '--embedding_dim',
+        default=128,
+        type=common.positive_int,
+        help='Length of an embedding.',
+    )
+    network.add_argument(
+        '--initial_checkpoint',
+        type=common.path,
+        help='Where the net (not the head) starts from: a TF-Slim checkpoint, old or '
+        'new format, or one of ours; or the word `imagenet` for the weights of Keras: '
+        'ResNet50 for resnet_v1_50, ResNet101 for resnet_v1_101, MobileNet for '
+        'mobilenet_v1_1_224, renamed (the ResNets stride elsewhere there: a start for '
+        'training, not the same function). Without it the net starts random.',
+    )
+    network.add_argument(
+        '--precision',
+        default='float32',
+        choices=PRECISION_CHOICES,
+        help='Number format of activations and products; weights, batch-norm '
+        'statistics, distances, loss and optimizer are float32 in any case. bfloat16 '
+        'is faster where the processor has it (AVX-512, GPU), slower elsewhere.',
+    )
+
+
+def add_data_flags(parser):
+    """Add the flags of batches and augmentation to a parser."""
+    data = parser.add_argument_group('data')
+    data.add_argument(
+        '--batch_p',
+        default=32,
+        type=common.positive_int,
+        help='P, identities per batch.',
+    )
+    data.add_argument(
+        '--batch_k',
+        default=4,
+        type=common.positive_int,
+        help='K, images per identity in a batch.',
+    )
+    for name, height, width, meaning in (
+        ('net_input', 256, 128, 'what the net sees'),
+        ('pre_crop', 288, 144, 'an image before --crop_augment cuts into it'),
+    ):
+        for side, default in (('height', height), ('width', width)):
+            data.add_argument(
+                f'--{name}_{side}',
+                default=default,
+                type=common.positive_int,
+                help=f'{side.capitalize()} of {meaning}, pixels.',
+            )
+    data.add_argument(
+        '--flip_augment',
+        action='store_true',
+        help='Mirror every other image, at random.',
+    )
+    data.add_argument(
+        '--crop_augment',
+        action='store_true',
+        help='Resize images to the pre-crop size and cut the net input out at random.',
+    )
+    common.add_loading_threads(data)
+    data.add_argument(
+        '--seed',
+        type=common.non_negative_int,
+        help='Of batches, augmentation and initial weights: the same seed, the same '
+        'run. Drawn and stored in args.json when absent.',
+    )
+
+
+def add_optimisation_flags(parser):
+    """Add the flags of loss and learning rate to a parser."""
+    optimisation = parser.add_argument_group('optimisation')
+    optimisation.add_argument(
+        '--loss',
+        default='batch_hard',
+        choices=tuple(loss.LOSS_CHOICES),
+        help='The loss, a function of loss.py.',
+    )
+    optimisation.add_argument(
+        '--margin',
+        default='soft',
+        type=margin,
+        help='A number in the unit of the metric: hinge loss; `soft`: softplus; '
+        '`none`: the bare difference of distances.',
+    )
+    optimisation.add_argument(
+        '--metric',
+        default='euclidean',
+        choices=loss.METRIC_CHOICES,
+        help='Distance between embeddings.',
+    )
+    optimisation.add_argument(
+        '--learning_rate',
+        default=3e-4,
+        type=common.positive_float,
+        help="Adam's learning rate until the decay begins.",
+    )
+    optimisation.add_argument(
+        '--train_iterations',
+        default=25000,
+        type=common.positive_int,
+        help='Iterations of the whole run. The one value that --resume may raise.',
+    )
+    optimisation.add_argument(
+        '--decay_start_iteration',
+        default=15000,
+        type=int,
+        help='Iteration at which the exponential decay of the learning rate begins, '
+        'down to a thousandth at the end; -1 keeps the rate constant.',
+    )
+
+
+def add_bookkeeping_flags(parser):
+    """Add the flags of resuming and reporting to a parser."""
+    bookkeeping = parser.add_argument_group('bookkeeping')
+    bookkeeping.add_argument(
+        '--resume',
+        action='store_true',
+        help='Continue the run in the experiment root, with the flags of its '
+        'args.json. Of the command line, only --image_root, --loading_threads, '
+        '--checkpoint_frequency, --histogram_frequency, --detailed_logs and a larger '
+        '--train_iterations count.',
+    )
+    bookkeeping.add_argument(
+        '--checkpoint_frequency',
+        default=1000,
+        type=common.non_negative_int,
+        help='Iterations between checkpoints; 0: only the last one.',
+    )
+    bookkeeping.add_argument(
+        '--histogram_frequency',
+        default=50,
+        type=common.non_negative_int,
+        help="Iterations between TensorBoard's histograms; 0: none. Scalars are "
+        'written at every iteration.',
+    )
+    bookkeeping.add_argument(
+        '--detailed_logs',
+        action='store_true',
+        help='Store the embeddings, losses and FIDs of every iteration, as arrays.',
+    )
+
+
+def margin(text):
+    """argparse type: 'soft', 'none' or a number."""
+    if text in ('soft', 'none'):
+        return text
+    return common.number(text, float, "a number, 'soft' or 'none'")
+
+
+def parse_args(parser, argv):
+    """Return the checked flags of a new run, or those of the run to be resumed.
+
+    Args:
+        parser: of build_parser.
+        argv: list of str, or None for those of the process.
+
+    Returns:
+        (args, notes): argparse.Namespace; list of str, what a resumed run should be
+        told about its flags.
+    """
+    args = parser.parse_args(argv)
+    notes = []
+    if args.resume:
+        args, notes = merge_stored_args(parser, argv, args.experiment_root)
+    else:
+        check_is_new(parser, args.experiment_root)
+    for name in ('train_set', 'image_root'):
+        if getattr(args, name) is None:
+            parser.error(f'--{name} is required')
+        # A run must be resumable from another working directory.
+        setattr(args, name, os.path.abspath(getattr(args, name)))
+    if not os.path.isdir(args.image_root):
+        parser.error(f'--image_root {args.image_root} is not a directory')
+    check_sizes(parser, args)
+    if args.batch_p * args.batch_k < 2:
+        parser.error('--batch_p 1 with --batch_k 1 leaves no pair; raise one of them')
+    if args.seed is None:
+        args.seed = secrets.randbelow(2**31)
+    if args.initial_checkpoint not in (None, 'imagenet'):
+        args.initial_checkpoint = os.path.abspath(args.initial_checkpoint)
+    return args, notes
+
+
+def check_is_new(parser, experiment_root):
+    """Leave with an error if there is something where a new run is to go."""
+    if os.path.isdir(experiment_root):
+        if os.listdir(experiment_root):
+            parser.error(
+                f'--experiment_root {experiment_root} is not empty; add --resume to '
+                'continue it, or choose a new directory'
+            )
+    elif os.path.lexists(experiment_root):
+        parser.error(
+            f'--experiment_root {experiment_root} is a file; choose a new directory'
+        )
+
+
+def check_sizes(parser, args):
+    """Leave with an error if a crop is larger than what it is cut out of."""
+    net = args.net_input_height, args.net_input_width
+    pre_crop = args.pre_crop_height, args.pre_crop_width
+    if args.crop_augment and (net[0] > pre_crop[0] or net[1] > pre_crop[1]):
+        parser.error(
+            f'a net input of {net[0]}x{net[1]} pixels does not fit into the pre-crop '
+            f'size of {pre_crop[0]}x{pre_crop[1]}; raise --pre_crop_height and '
+            '--pre_crop_width'
+        )
+
+
+def merge_stored_args(parser, argv, experiment_root):
+    """Return the flags of the run in `experiment_root`, and what to say of them.
+
+    The stored values win, except those in FREE_ON_RESUME and a raised
+    --train_iterations. Keys that this version does not know are kept.
+    """
+    stored = common.read_args(experiment_root)
+    for name in NOT_STORED:
+        stored.pop(name, None)
+    check_stored_args(parser, stored, experiment_root)
+    defaults = argparse.Namespace(**stored)
+    # argparse leaves alone what is already set, unless the command line names it.
+    given = vars(parser.parse_args(argv, namespace=defaults))
+    notes = []
+    known = {action.dest for action in parser._actions}
+    unknown = sorted(set(stored) - known)
+    if unknown:
+        notes.append(
+            f'args.json has keys that this version does not know, kept and ignored: '
+            f'{", ".join(unknown)}'
+        )
+    for name, value in sorted(stored.items()):
+        if is_same_value(name, given[name], value) or name in FREE_ON_RESUME:
+            continue
+        if name == 'train_iterations' and given[name] > value:
+            notes.append(f'--train_iterations raised from {value} to {given[name]}')
+            continue
+        notes.append(
+            f'--{name} {given[name]} ignored: the stored {value} wins when resuming'
+        )
+        given[name] = value
+    return argparse.Namespace(**given), notes
+
+
+def check_stored_args(parser, stored, experiment_root):
+    """Raise ValueError if a value in args.json is none that the flag could have."""
+    for action in parser._actions:
+        value = stored.get(action.dest)
+        if value is not None and not is_possible(action, value):
+            raise ValueError(
+                f'--{action.dest} {value!r} in {experiment_root}/args.json is no value '
+                'that the flag takes; restore what train.py wrote'
+            )
+        if action.choices and value is not None and value not in action.choices:
+            raise ValueError(
+                f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
+                f'expected one of {", ".join(action.choices)}'
+            )
+
+
+def is_possible(action, value):
+    """Say whether a stored value is one that the flag's type could have returned."""
+    if action.type is None:
+        return isinstance(value, str if action.const is None else bool)
+    try:
+        return action.type(str(value)) == value or action.type is common.path
+    except (ValueError, argparse.ArgumentTypeError):
+        return False
+
+
+def is_same_value(name, given, stored):
+    """Say whether a flag's value means the stored one; a path may be relative."""
+    if name in ('train_set', 'initial_checkpoint') and given and stored:
+        return os.path.abspath(given) == os.path.abspath(stored)
+    return given == stored
