@@ -15,7 +15,7 @@ import common
 import images
 
 # Independent random streams of one seed.
-PID_STREAM, FID_STREAM, AUGMENT_STREAM = range(3)
+PID_STREAM, FID_STREAM, AUGMENT_STREAM, LOSS_STREAM = range(4)
 
 
 class Augmentation(typing.NamedTuple):

@@ -5,7 +5,7 @@ import common
 # Imported at first use: the names of metrics and losses are choices of flags.
 tf = common.lazy_import('tensorflow')
 
-METRIC_CHOICES = ('euclidean', 'sqeuclidean', 'cityblock')
+METRIC_CHOICES = ('euclidean', 'sqeuclidean', 'cityblock', 'cosine')
 
 
 def cdist(a, b, metric):
@@ -14,6 +14,10 @@ def cdist(a, b, metric):
         euclidean    sqrt(sum((a_i - b_j)^2) + 1e-12)
         sqeuclidean  sum((a_i - b_j)^2)
         cityblock    sum(|a_i - b_j|)
+        cosine       1 - cos(a_i, b_j) = |a_i / |a_i| - b_j / |b_j||^2 / 2
+
+    The last in the form that is exact for small angles too; a vector of zeros, which
+    has no direction, stays one, and is 1/2 from all others.
 
     Args:
         a: float32 [N, D].
@@ -26,6 +30,9 @@ def cdist(a, b, metric):
     Raises:
         ValueError: unknown metric.
     """
+    if metric == 'cosine':
+        a, b = tf.nn.l2_normalize(a, axis=-1), tf.nn.l2_normalize(b, axis=-1)
+        return cdist(a, b, 'sqeuclidean') / 2
     diffs = a[:, None] - b[None]  # [N, M, D]
     if metric == 'cityblock':
         return tf.reduce_sum(tf.abs(diffs), axis=-1)
@@ -88,6 +95,236 @@ def batch_hard(dists, pids, margin):
     return apply_margin(farthest_positive - nearest_negative, margin)
 
 
+def batch_all(dists, pids, margin):
+    """Mean loss of all triplets in the batch, as shares of the anchors.
+
+    A triplet is an anchor a, another image p of its PID, and an image n of another
+    PID. With x_apn = dists[a, p] - dists[a, n] and l(x) as in batch_hard, the loss is
+
+        mean over all T triplets of l(x_apn)
+
+    and that of anchor a is B / T * (sum over p and n of l(x_apn)), so that the mean
+    over the anchors is the loss, however many triplets each has.
+
+    Args:
+        dists: float32 [B, B], row = anchor, diagonal = self, unit of the metric.
+        pids: [B], any dtype tf.equal accepts.
+        margin: float in the unit of dists, or 'soft', or 'none'.
+
+    Returns:
+        float32 [B]; 0 for an anchor without triplets (K = 1, or a single PID).
+
+    Raises:
+        ValueError: margin is another string.
+
+    Takes memory for B * B * (K - 1) numbers, K being the most images of one PID.
+
+    Source: Hermans, Beyer, Leibe 2017, arXiv:1703.07737, section 2.
+    """
+    losses, is_triplet = triplet_losses(dists, pids, margin)
+    return share_mean(losses, is_triplet)
+
+
+def batch_all_nonzero(dists, pids, margin):
+    """Mean loss of the triplets whose loss is above 0, as shares of the anchors.
+
+    As batch_all, but T counts only the triplets with l(x_apn) > 0: the many that are
+    solved do not dilute the mean. Without any, the loss is 0. A soft loss is above 0
+    for every triplet, so that batch_all is the same there.
+
+    Args:
+        dists: float32 [B, B], row = anchor, diagonal = self, unit of the metric.
+        pids: [B], any dtype tf.equal accepts.
+        margin: float in the unit of dists, or 'soft', or 'none'.
+
+    Returns:
+        float32 [B]; 0 for an anchor without such triplets.
+
+    Raises:
+        ValueError: margin is another string.
+
+    Source: Hermans, Beyer, Leibe 2017, arXiv:1703.07737, section 4.
+    """
+    losses, is_triplet = triplet_losses(dists, pids, margin)
+    return share_mean(losses, is_triplet & (losses > 0))
+
+
+def triplet_losses(dists, pids, margin):
+    """Return the loss of every triplet of the batch, and which entries are triplets.
+
+    Args:
+        dists, pids, margin: see batch_all.
+
+    Returns:
+        (losses, is_triplet), float32 and bool [B, M, B]: anchor, one of its M
+        positives, negative. M is the most positives that an anchor has.
+    """
+    dists = tf.convert_to_tensor(dists)
+    is_positive, is_negative = pair_masks(pids)
+    # The columns of the positives first: ones are the largest of ones and zeros.
+    ones = tf.cast(is_positive, dists.dtype)
+    max_positives = tf.cast(tf.reduce_max(tf.reduce_sum(ones, axis=1)), tf.int32)
+    is_real, columns = tf.math.top_k(ones, max_positives)  # [B, M]
+    positives = tf.gather(dists, columns, batch_dims=1)  # [B, M]
+    losses = apply_margin(positives[:, :, None] - dists[:, None], margin)
+    return losses, (is_real > 0)[:, :, None] & is_negative[:, None]
+
+
+def share_mean(values, is_counted):
+    """Share the mean of the values that count among the anchors.
+
+    Args:
+        values: float32 [B, M, B].
+        is_counted: bool [B, M, B].
+
+    Returns:
+        float32 [B] whose mean is that of the counted values, or 0 without any.
+    """
+    weights = tf.cast(is_counted, values.dtype)
+    sums = tf.reduce_sum(tf.where(is_counted, values, 0.0), axis=[1, 2])  # [B]
+    batch_size = tf.cast(tf.shape(values)[0], values.dtype)
+    return tf.math.divide_no_nan(sums * batch_size, tf.reduce_sum(weights))
+
+
+def batch_sample(dists, pids, margin, seed):
+    """Loss of each anchor against one positive and one negative, drawn by distance.
+
+    Positive p of anchor a has the probability exp(dists[a, p]) / (sum over its
+    positives), negative n the probability exp(-dists[a, n]) / (sum over its
+    negatives): hard pairs are likely, but an outlier is not certain to be taken, as it
+    is by batch_hard, whose formula applies to the pairs drawn.
+
+    Args:
+        dists: float32 [B, B], row = anchor, diagonal = self, unit of the metric.
+        pids: [B], any dtype tf.equal accepts.
+        margin: float in the unit of dists, or 'soft', or 'none'.
+        seed: integer [2]; the same seed draws the same pairs.
+
+    Returns:
+        float32 [B], one loss per anchor, not averaged; 0 for an anchor without
+        triplets (K = 1, or a single PID).
+
+    Raises:
+        ValueError: margin is another string.
+
+    Gradients go through the distances of the pairs drawn, not through the
+    probabilities.
+    """
+    dists = tf.convert_to_tensor(dists)
+    is_positive, is_negative = pair_masks(pids)
+    positive_seed, negative_seed = tf.unstack(tf.random.split(seed, 2))
+    positives = draw_columns(dists, is_positive, positive_seed)  # [B]
+    negatives = draw_columns(-dists, is_negative, negative_seed)  # [B]
+    differences = tf.gather(dists, positives, batch_dims=1) - tf.gather(
+        dists, negatives, batch_dims=1
+    )
+    return losses_of_anchors(differences, is_positive, is_negative, margin)
+
+
+def draw_columns(logits, is_allowed, seed):
+    """Draw a column of each row with the probabilities softmax(allowed logits).
+
+    Args:
+        logits: float32 [N, M].
+        is_allowed: bool [N, M]; in a row without any, the first column is taken.
+        seed: integer [2].
+
+    Returns:
+        int64 [N].
+    """
+    # The largest of the logits plus Gumbel noise is distributed so (Gumbel 1954).
+    noise = tf.random.stateless_uniform(tf.shape(logits), seed, 1e-30, 1, logits.dtype)
+    noisy = logits - tf.math.log(-tf.math.log(noise))
+    return tf.argmax(tf.where(is_allowed, noisy, noisy.dtype.min), axis=1)
+
+
+def losses_of_anchors(differences, is_positive, is_negative, margin):
+    """Turn a difference per anchor [B] into its loss: 0 where it has no triplet."""
+    has_triplet = tf.reduce_any(is_positive, 1) & tf.reduce_any(is_negative, 1)  # [B]
+    # Masked before, too: what is infinite must not meet a gradient of 0.
+    differences = tf.where(has_triplet, differences, 0.0)
+    return tf.where(has_triplet, apply_margin(differences, margin), 0.0)
+
+
+def lifted(dists, pids, margin):
+    """Lifted structured loss of the batch's positive pairs, as shares of the anchors.
+
+    For a pair (i, j) of one PID, n running over the images of other PIDs,
+
+        J_ij = dists[i, j] + log(sum_n exp(m - dists[i, n]) + exp(m - dists[j, n]))
+
+    and with T unordered pairs the loss is (sum over pairs of max(0, J_ij)^2) / (2 T).
+    Each pair's part belongs to its two images in equal shares, scaled so that the mean
+    over the anchors is the loss.
+
+    Args:
+        dists: float32 [B, B], symmetric, diagonal = self, unit of the metric.
+        pids: [B], any dtype tf.equal accepts.
+        margin: float m in the unit of dists.
+
+    Returns:
+        float32 [B]; 0 for an image without positives or without negatives (K = 1, or a
+        single PID).
+
+    Raises:
+        ValueError: margin is no number.
+
+    Source: Oh Song, Xiang, Jegelka, Savarese 2016, arXiv:1511.06452, equation 4.
+    """
+    check_margin('lifted', margin)
+    dists = tf.convert_to_tensor(dists)
+    is_positive, is_negative = pair_masks(pids)
+    pushes = log_sum_exp(margin - dists, is_negative)  # [B]
+    pairs = tf.stack(tf.meshgrid(pushes, pushes))  # [2, B, B]
+    hinges = tf.nn.relu(dists + tf.reduce_logsumexp(pairs, axis=0))  # [B, B]
+    sums = tf.reduce_sum(tf.where(is_positive, tf.square(hinges), 0.0), axis=1)  # [B]
+    num_ordered_pairs = tf.reduce_sum(tf.cast(is_positive, dists.dtype))
+    batch_size = tf.cast(tf.shape(dists)[0], dists.dtype)
+    return tf.math.divide_no_nan(sums * batch_size, 2 * num_ordered_pairs)
+
+
+def lifted_general(dists, pids, margin):
+    """Loss of each anchor against all its positives and negatives, softly.
+
+    batch_hard with log-sum-exp in the places of maximum and minimum: p running over
+    the other images of anchor a's PID, n over the images of other PIDs,
+
+        x_a = log(sum_p exp(dists[a, p])) + log(sum_n exp(-dists[a, n]))
+
+    and the loss is max(0, x_a + m) for a number m, as in the paper; 'soft' and 'none'
+    as in batch_hard.
+
+    Args:
+        dists: float32 [B, B], row = anchor, diagonal = self, unit of the metric.
+        pids: [B], any dtype tf.equal accepts.
+        margin: float in the unit of dists, or 'soft', or 'none'.
+
+    Returns:
+        float32 [B], one loss per anchor, not averaged; 0 for an anchor without
+        triplets (K = 1, or a single PID).
+
+    Raises:
+        ValueError: margin is another string.
+
+    Source: Hermans, Beyer, Leibe 2017, arXiv:1703.07737, section 2.
+    """
+    dists = tf.convert_to_tensor(dists)
+    is_positive, is_negative = pair_masks(pids)
+    differences = log_sum_exp(dists, is_positive) + log_sum_exp(-dists, is_negative)
+    return losses_of_anchors(differences, is_positive, is_negative, margin)
+
+
+def log_sum_exp(values, is_counted):
+    """Return log(sum(exp(v))) over the values [N, M] that count in each row, [N].
+
+    A row without any gives a large negative number, never an infinite one.
+    """
+    # A quarter: two of them may be added, and a distance to that.
+    return tf.reduce_logsumexp(
+        tf.where(is_counted, values, values.dtype.min / 4), axis=1
+    )
+
+
 def apply_margin(differences, margin):
     """Turn distance differences [...] into losses; see batch_hard."""
     if margin == 'soft':
@@ -99,7 +336,47 @@ def apply_margin(differences, margin):
     return tf.maximum(differences + margin, 0.0)
 
 
-LOSS_CHOICES = {'batch_hard': batch_hard}
+LOSS_CHOICES = {
+    function.__name__: function
+    for function in (
+        batch_hard,
+        batch_all,
+        batch_all_nonzero,
+        batch_sample,
+        lifted,
+        lifted_general,
+    )
+}
+
+# Losses that draw random numbers: they take a seed after the margin.
+RANDOM_LOSSES = ('batch_sample',)
+
+# Losses with a margin that must be a number: the square of a hinge has no soft form.
+HINGE_LOSSES = ('lifted',)
+
+# The loss that works with pairs of one kind only; the others need triplets.
+PAIR_LOSSES = ('batch_hard',)
+
+
+def check_margin(name, margin):
+    """Raise ValueError if a loss of LOSS_CHOICES does not take this margin."""
+    if name in HINGE_LOSSES and isinstance(margin, str):
+        raise ValueError(
+            f'loss {name} takes a number as margin, not {margin!r}; give one, such as '
+            '1.0'
+        )
+
+
+def batch_losses(name, dists, pids, margin, seed):
+    """Return the losses of a batch's anchors, float32 [B]; optimise their mean.
+
+    Args:
+        name: one of LOSS_CHOICES.
+        dists, pids, margin: see batch_hard.
+        seed: integer [2], for those of RANDOM_LOSSES.
+    """
+    seeds = (seed,) if name in RANDOM_LOSSES else ()
+    return LOSS_CHOICES[name](dists, pids, margin, *seeds)
 
 
 def nearest_are_same(dists, pids, k):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Learn an embedding of images with the batch-hard triplet loss.
+"""Learn an embedding of images with a triplet loss, batch-hard by default.
 
     python train.py --experiment_root ~/exp/market \\
         --train_set data/market1501_train.csv --image_root ~/Market-1501-v15.09.15 \\
@@ -107,21 +107,23 @@ def write_args(args):
     common.write_json(os.path.join(args.experiment_root, 'args.json'), vars(args))
 
 
-def make_train_step(embedder, optimizer, loss_name, metric, margin, k):
+def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed):
     """Return the function of one iteration.
 
-    It maps (images float32 [B, H, W, 3], pids [B], learning rate) to a dict of
-    `losses` [B], `embs` [B, D], `dists` [B, B] and the scalars `top1` and `precision`
-    (of the k nearest), all float32, and updates the weights.
+    It maps (images float32 [B, H, W, 3], pids [B], learning rate, step int64) to a dict
+    of `losses` [B], `embs` [B, D], `dists` [B, B] and the scalars `top1` and
+    `precision` (of the k nearest), all float32, and updates the weights. What a loss
+    draws at random depends on `seed`, an int64, and the step.
     """
-    loss_function = loss.LOSS_CHOICES[loss_name]
 
     @tf.function
-    def train_step(images, pids, learning_rate):
+    def train_step(images, pids, learning_rate, step):
         with tf.GradientTape() as tape:
             embs = embedder(images, training=True)['emb']  # [B, D]
             dists = loss.cdist(embs, embs, metric)  # [B, B]
-            losses = loss_function(dists, pids, margin)  # [B]
+            losses = loss.batch_losses(
+                loss_name, dists, pids, margin, tf.stack([seed, step])
+            )  # [B]
             mean_loss = tf.reduce_mean(losses)
         gradients = tape.gradient(mean_loss, embedder.trainable_variables)
         optimizer.learning_rate.assign(learning_rate)
@@ -186,7 +188,9 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
             rows, images, pids = next_batch(step)
             secs_input = time.perf_counter() - started
             learning_rate = learning_rate_of(step)
-            outcome = train_step(images, pids, tf.constant(learning_rate))
+            outcome = train_step(
+                images, pids, tf.constant(learning_rate), tf.constant(step, tf.int64)
+            )
             done = step + 1
             check_finite(outcome['losses'].numpy(), done, state)
             journal.write(done, rows, pids, learning_rate, outcome, secs_input)
@@ -306,7 +310,15 @@ def main(argv=None):
     done = train(
         steps,
         make_next_batch(args, sampler, pids, fids, steps),
-        make_train_step(embedder, optimizer, args.loss, args.metric, args.margin, k),
+        make_train_step(
+            embedder,
+            optimizer,
+            args.loss,
+            args.metric,
+            args.margin,
+            k,
+            batches.seed_from(args.seed, batches.LOSS_STREAM),
+        ),
         lambda step: learning_rate_at(
             step, args.learning_rate, args.decay_start_iteration, args.train_iterations
         ),

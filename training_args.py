@@ -149,20 +149,25 @@ def add_optimisation_flags(parser):
         '--loss',
         default='batch_hard',
         choices=tuple(loss.LOSS_CHOICES),
-        help='The loss, a function of loss.py.',
+        help='What is optimised, a function of loss.py: batch_hard (the hardest pairs '
+        'of each anchor), batch_all (all triplets), batch_all_nonzero (those not yet '
+        'solved), batch_sample (pairs drawn by distance), lifted, lifted_general; see '
+        'docs/losses.md.',
     )
     optimisation.add_argument(
         '--margin',
         default='soft',
         type=margin,
         help='A number in the unit of the metric: hinge loss; `soft`: softplus; '
-        '`none`: the bare difference of distances.',
+        '`none`: the bare difference of distances. The loss `lifted` takes a number '
+        'only.',
     )
     optimisation.add_argument(
         '--metric',
         default='euclidean',
         choices=loss.METRIC_CHOICES,
-        help='Distance between embeddings.',
+        help='Distance between embeddings; cosine is one minus the cosine of their '
+        'angle, 0 to 2.',
     )
     optimisation.add_argument(
         '--learning_rate',
@@ -248,8 +253,7 @@ def parse_args(parser, argv):
     if not os.path.isdir(args.image_root):
         parser.error(f'--image_root {args.image_root} is not a directory')
     check_sizes(parser, args)
-    if args.batch_p * args.batch_k < 2:
-        parser.error('--batch_p 1 with --batch_k 1 leaves no pair; raise one of them')
+    check_loss(parser, args)
     if args.seed is None:
         args.seed = secrets.randbelow(2**31)
     if args.initial_checkpoint not in (None, 'imagenet'):
@@ -281,6 +285,21 @@ def check_sizes(parser, args):
             f'size of {pre_crop[0]}x{pre_crop[1]}; raise --pre_crop_height and '
             '--pre_crop_width'
         )
+
+
+def check_loss(parser, args):
+    """Leave with an error if the loss has nothing to compare, or no such margin."""
+    if args.batch_p * args.batch_k < 2:
+        parser.error('--batch_p 1 with --batch_k 1 leaves no pair; raise one of them')
+    if args.loss not in loss.PAIR_LOSSES and 1 in (args.batch_p, args.batch_k):
+        parser.error(
+            f'--loss {args.loss} has no triplet in a batch of --batch_p {args.batch_p} '
+            f'--batch_k {args.batch_k}; both must be at least 2'
+        )
+    try:
+        loss.check_margin(args.loss, args.margin)
+    except ValueError as error:
+        parser.error(f'--{error}')
 
 
 def merge_stored_args(parser, argv, experiment_root):

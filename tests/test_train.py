@@ -204,7 +204,7 @@ def test_seed_is_drawn_when_absent(data, tmp_path):
     [
         (['--batch_p', '0'], 'argument --batch_p: 0 given, at least 1 expected'),
         (['--margin', 'hard'], "'hard' given, a number, 'soft' or 'none' expected"),
-        (['--metric', 'cosine'], "argument --metric: invalid choice: 'cosine'"),
+        (['--metric', 'hamming'], "argument --metric: invalid choice: 'hamming'"),
         (['--model_name', 'vgg'], "argument --model_name: invalid choice: 'vgg'"),
         (['--learning_rate', '-1'], '-1 given, a number above 0 expected'),
         (
@@ -375,12 +375,48 @@ def test_initial_checkpoint_gives_the_net_and_leaves_the_head_random(
         ['--batch_p', '1', '--batch_k', '3'],  # No negatives: softplus(-inf) = 0.
         ['--batch_p', '3', '--metric', 'cityblock', '--margin', 'none'],
         ['--metric', 'sqeuclidean', '--head_name', 'fc1024_normalize'],
+        ['--loss', 'batch_all_nonzero', '--metric', 'cosine', '--margin', '0.3'],
+        ['--loss', 'lifted', '--margin', '1.0', '--batch_k', '4'],
         ['--crop_augment', '--pre_crop_height', '32', '--pre_crop_width', '16'],
     ],
 )
 def test_run_of_any_shape_finishes(data, tmp_path, more):
     tiny_run.start(data, tmp_path / 'exp', *more)
     assert 'finished after 2 iterations' in log_of(tmp_path / 'exp')
+
+
+def test_drawn_pairs_are_the_same_after_an_interruption(data, tmp_path):
+    # Each anchor has two positives and nine negatives to draw from.
+    more = ('--loss', 'batch_sample', '--batch_p', '4', '--batch_k', '3')
+    more = (*more, '--detailed_logs', '--learning_rate', '1e-6')
+    tiny_run.start(data, tmp_path / 'whole', *more, '--train_iterations', '3')
+    tiny_run.start(data, tmp_path / 'parts', *more, '--train_iterations', '1')
+    tiny_run.resume(tmp_path / 'parts', '--train_iterations', '3', '--detailed_logs')
+    whole, parts = (read_array(tmp_path / r, 'losses') for r in ('whole', 'parts'))
+    np.testing.assert_array_equal(whole, parts)
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (
+            ['--loss', 'lifted'],
+            "--loss lifted takes a number as margin, not 'soft'; give one, such as 1.0",
+        ),
+        (
+            ['--loss', 'batch_all', '--batch_k', '1'],
+            '--loss batch_all has no triplet in a batch of --batch_p 2 --batch_k 1; '
+            'both must be at least 2',
+        ),
+        (['--loss', 'batch_sample', '--batch_p', '1'], 'both must be at least 2'),
+    ],
+)
+def test_loss_that_could_not_be_computed_is_refused(
+    data, tmp_path, capsys, more, message
+):
+    root = tmp_path / 'exp'
+    assert message in refuse(capsys, tiny_run.flags(data, root, *more))
+    assert not root.exists()
 
 
 # --- what it tells ---------------------------------------------------------------
