@@ -17,6 +17,9 @@ import images
 # Independent random streams of one seed.
 PID_STREAM, FID_STREAM, AUGMENT_STREAM, LOSS_STREAM = range(4)
 
+# Independent random streams of an image's seed, beside those of flips and crops.
+COLOR_STREAM, ERASING_STREAM = range(2)
+
 
 class Augmentation(typing.NamedTuple):
     """How a training image comes about.
@@ -26,12 +29,18 @@ class Augmentation(typing.NamedTuple):
         pre_crop_size: (height, width) an image is resized to before it is cropped.
         flips: whether images are mirrored at random.
         crops: whether a random window is cut out; else images are resized to net_size.
+        pad_crop: pixels by which an image is shifted at most; 0: not at all.
+        color_jitter: strength of images.random_color; 0: none.
+        random_erasing: probability that a rectangle is filled with noise.
     """
 
     net_size: tuple
     pre_crop_size: tuple
     flips: bool
     crops: bool
+    pad_crop: int = 0
+    color_jitter: float = 0.0
+    random_erasing: float = 0.0
 
 
 class Sampler:
@@ -130,7 +139,10 @@ def seed_from(seed, stream):
 
 
 def training_image(path, augmentation, seed):
-    """Read, flip and crop one image; the same seed gives the same image.
+    """Read one image and vary its colours, flip, crop or shift, and erase, as asked.
+
+    The same seed gives the same image, and what one of these draws does not depend on
+    which of the others take place.
 
     Args:
         path: string tensor, the image file.
@@ -140,13 +152,35 @@ def training_image(path, augmentation, seed):
     Returns:
         float32 [H, W, 3] in 0..255.
     """
-    crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
     size = augmentation.pre_crop_size if augmentation.crops else augmentation.net_size
-    image = images.read_image(path, *size)
+    return augment(images.read_image(path, *size), augmentation, seed)
+
+
+def augment(image, augmentation, seed):
+    """Do what training_image does after reading.
+
+    Args:
+        image: float32 [H, W, 3] in 0..255, of the pre-crop size if there are crops,
+            else of the net's.
+        augmentation: an Augmentation.
+        seed: int64 [2].
+
+    Returns:
+        float32 [H, W, 3] in 0..255, of the net's size.
+    """
+    crop_seed, flip_seed = tf.unstack(tf.random.split(seed, 2))
+    if augmentation.color_jitter:
+        color_seed = tf.random.fold_in(seed, COLOR_STREAM)
+        image = images.random_color(image, augmentation.color_jitter, color_seed)
     if augmentation.flips:
         image = images.random_flip(image, flip_seed)
     if augmentation.crops:
         image = images.random_crop(image, *augmentation.net_size, crop_seed)
+    if augmentation.pad_crop:
+        image = images.random_pad_crop(image, augmentation.pad_crop, crop_seed)
+    if augmentation.random_erasing:
+        erasing_seed = tf.random.fold_in(seed, ERASING_STREAM)
+        image = images.random_erasing(image, augmentation.random_erasing, erasing_seed)
     return image
 
 

@@ -1,4 +1,4 @@
-"""Image files to tensors; flips and crops, in training and at test time."""
+"""Image files to tensors; how they are varied, in training and at test time."""
 
 import os
 
@@ -10,6 +10,14 @@ tf = common.lazy_import('tensorflow')
 # What embed.py's --crop_augment makes of one image, in the order of the original.
 CROP_CHOICES = ('center', 'avgpool', 'five')
 FIVE_CROPS = ('center', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
+
+# The rectangles of random erasing: share of the image's area, height over width.
+ERASED_AREAS = (0.02, 0.4)
+ERASED_ASPECTS = (0.3, 1 / 0.3)
+
+# Rectangles that random erasing tries. Three of ten fit (0.28 into a square, 0.30 into
+# 256x128), so that all of these fail once in 10**14 images.
+ERASING_TRIES = 100
 
 
 def read_image(filename, height, width):
@@ -83,6 +91,99 @@ def random_crop(image, height, width, seed):
         seed: int64 [2]; the same seed cuts the same window.
     """
     return tf.image.stateless_random_crop(image, (height, width, 3), seed)
+
+
+def random_pad_crop(image, pixels, seed):
+    """Shift an image by up to `pixels` in each direction; black comes in.
+
+    That is, pad it with `pixels` of black on every side, and cut a uniformly drawn
+    window of the image's own size out.
+
+    Args:
+        image: float32 [H, W, 3].
+        pixels: int, at least 0.
+        seed: int64 [2]; the same seed gives the same shift.
+    """
+    height, width, _ = image.shape
+    padded = tf.pad(image, [[pixels, pixels], [pixels, pixels], [0, 0]])
+    return random_crop(padded, height, width, seed)
+
+
+def random_color(image, strength, seed):
+    """Vary brightness, contrast and saturation of an image, in this order.
+
+    Each blends the image with another, `factor * image + (1 - factor) * other`: with
+    black, with the mean of its grey values, and with its grey values. The factors are
+    uniform in [1 - strength, 1 + strength]. Values are clipped to 0..255 at the end
+    alone. The hue stays: of two people, a coat's may be the only difference.
+
+    Args:
+        image: float32 [H, W, 3], RGB in 0..255.
+        strength: float in [0, 1]; 0 changes nothing.
+        seed: int64 [2]; the same seed draws the same factors.
+    """
+    factors = tf.random.stateless_uniform([3], seed, 1 - strength, 1 + strength)
+    brightness, contrast, saturation = tf.unstack(factors)
+    image = brightness * image
+    mean = tf.reduce_mean(tf.image.rgb_to_grayscale(image))
+    image = contrast * image + (1 - contrast) * mean
+    grey = tf.image.rgb_to_grayscale(image)  # [H, W, 1]
+    image = saturation * image + (1 - saturation) * grey
+    return tf.clip_by_value(image, 0.0, 255.0)
+
+
+def random_erasing(image, probability, seed):
+    """Fill a random rectangle of an image with noise, with some probability.
+
+    Area and aspect of the rectangle are uniform in ERASED_AREAS and ERASED_ASPECTS,
+    its corner is uniform in the image; what does not fit is drawn again. Every value
+    in it is drawn anew, uniformly from 0..255.
+
+    Args:
+        image: float32 [H, W, 3] in 0..255.
+        probability: float in [0, 1], that there is such a rectangle.
+        seed: int64 [2]; the same seed erases the same way.
+
+    An image so small that none of ERASING_TRIES rectangles fits stays as it is.
+    Source: Zhong et al. 2017, arXiv:1708.04896, algorithm 1.
+    """
+    decision_seed, place_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
+
+    def erase():
+        is_inside = random_rectangle(*image.shape[:2], place_seed)  # [H, W]
+        noise = tf.random.stateless_uniform(image.shape, noise_seed, 0.0, 255.0)
+        return tf.where(is_inside[:, :, None], noise, image)
+
+    is_erased = tf.random.stateless_uniform([], decision_seed) < probability
+    return tf.cond(is_erased, erase, lambda: image)
+
+
+def random_rectangle(height, width, seed):
+    """Return a mask, bool [height, width], of random_erasing's rectangle.
+
+    Args:
+        height, width: of the image, pixels.
+        seed: int64 [2]; the same seed draws the same rectangle.
+    """
+    draws = tf.random.stateless_uniform([4, ERASING_TRIES], seed)  # In [0, 1).
+    area = height * width * between(*ERASED_AREAS, draws[0])
+    aspect = between(*ERASED_ASPECTS, draws[1])
+    heights = tf.maximum(1.0, tf.round(tf.sqrt(area * aspect)))
+    widths = tf.maximum(1.0, tf.round(tf.sqrt(area / aspect)))
+    tops = tf.floor(height * draws[2])
+    lefts = tf.floor(width * draws[3])
+    fits = (tops + heights <= height) & (lefts + widths <= width)  # [tries]
+    first = tf.argmax(fits)  # Of equal values, the first.
+    top, left = tops[first], lefts[first]
+    rows, columns = tf.range(float(height)), tf.range(float(width))
+    is_row = (top <= rows) & (rows < top + heights[first])  # [height]
+    is_column = (left <= columns) & (columns < left + widths[first])  # [width]
+    return is_row[:, None] & is_column[None] & fits[first]
+
+
+def between(low, high, draws):
+    """Return draws from [0, 1) as draws from [low, high)."""
+    return low + (high - low) * draws
 
 
 def augmentation_plan(flips, crop):

@@ -48,6 +48,9 @@ exec "$python" "$here/train.py" \
   --net_input_width 128 \
   --flip_augment \
   --crop_augment \
+  --pad_crop 0 \
+  --color_jitter 0 \
+  --random_erasing 0 \
   --loss batch_hard \
   --margin soft \
   --metric euclidean \

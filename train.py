@@ -212,6 +212,9 @@ def make_next_batch(args, sampler, pids, fids, steps):
         pre_crop_size=(args.pre_crop_height, args.pre_crop_width),
         flips=args.flip_augment,
         crops=args.crop_augment,
+        pad_crop=args.pad_crop,
+        color_jitter=args.color_jitter,
+        random_erasing=args.random_erasing,
     )
     iterator = iter(
         batches.training_batches(

@@ -133,12 +133,41 @@ def add_data_flags(parser):
         action='store_true',
         help='Resize images to the pre-crop size and cut the net input out at random.',
     )
+    add_augmentation_flags(data)
     common.add_loading_threads(data)
     data.add_argument(
         '--seed',
         type=common.non_negative_int,
         help='Of batches, augmentation and initial weights: the same seed, the same '
         'run. Drawn and stored in args.json when absent.',
+    )
+
+
+def add_augmentation_flags(data):
+    """Add the flags of augmentation that the original does not have to a group."""
+    data.add_argument(
+        '--pad_crop',
+        default=0,
+        type=common.non_negative_int,
+        metavar='PIXELS',
+        help='Pad images of the net input size with this much black on every side and '
+        'cut the net input out at random; instead of --crop_augment. 0: do not.',
+    )
+    data.add_argument(
+        '--color_jitter',
+        default=0.0,
+        type=share,
+        metavar='STRENGTH',
+        help='Multiply brightness, contrast and saturation by random factors between '
+        '1 - STRENGTH and 1 + STRENGTH, before anything else. 0: do not.',
+    )
+    data.add_argument(
+        '--random_erasing',
+        default=0.0,
+        type=share,
+        metavar='PROBABILITY',
+        help='Share of the images in which a random rectangle, 2 to 40 %% of the area, '
+        'is filled with noise, after everything else. 0: none.',
     )
 
 
@@ -228,6 +257,14 @@ def margin(text):
     return common.number(text, float, "a number, 'soft' or 'none'")
 
 
+def share(text):
+    """argparse type: a number from 0 to 1."""
+    value = common.number(text, float, 'a number')
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} given, a number from 0 to 1 expected')
+    return value
+
+
 def parse_args(parser, argv):
     """Return the checked flags of a new run, or those of the run to be resumed.
 
@@ -284,6 +321,11 @@ def check_sizes(parser, args):
             f'a net input of {net[0]}x{net[1]} pixels does not fit into the pre-crop '
             f'size of {pre_crop[0]}x{pre_crop[1]}; raise --pre_crop_height and '
             '--pre_crop_width'
+        )
+    if args.crop_augment and args.pad_crop:
+        parser.error(
+            f'--pad_crop {args.pad_crop} and --crop_augment both say where the net '
+            'input is cut out; leave one of them out'
         )
 
 

@@ -133,6 +133,60 @@ def test_without_augmentation_images_are_resized_to_the_net_input(paths):
     np.testing.assert_array_equal(images[1], expected)
 
 
+def augmented(path, index, **changes):
+    """Return an image drawn with a seed, AUGMENTATION being changed."""
+    seed = batches.tf.constant([5, index], batches.tf.int64)
+    augmentation = AUGMENTATION._replace(**changes)
+    return batches.training_image(path, augmentation, seed).numpy()
+
+
+def test_flip_and_crop_do_not_depend_on_the_other_augmentations(paths):
+    for index in range(20):
+        plain = augmented(paths[0], index)
+        # A probability and a strength so small that they change next to nothing.
+        same = augmented(paths[0], index, random_erasing=1e-9, color_jitter=1e-6)
+        np.testing.assert_allclose(same, plain, atol=1e-2)
+
+
+def test_flips_and_crops_are_drawn_as_in_the_first_version(paths):
+    # Runs of older versions are resumed with the very images they would have seen.
+    for index in range(20):
+        seed = batches.tf.constant([5, index], batches.tf.int64)
+        crop_seed, flip_seed = batches.tf.random.split(seed, 2)
+        image = batches.images.read_image(paths[0], 10, 6)
+        if batches.tf.random.stateless_uniform([], flip_seed) < 0.5:
+            image = image[:, ::-1]
+        expected = batches.tf.image.stateless_random_crop(image, (8, 4, 3), crop_seed)
+        np.testing.assert_array_equal(augmented(paths[0], index), expected)
+
+
+def test_erasing_does_not_depend_on_the_other_augmentations(paths):
+    off = {'flips': False, 'crops': False, 'pre_crop_size': (8, 4)}
+    for index in range(10):
+        both = augmented(paths[0], index, random_erasing=1.0)
+        alone = augmented(paths[0], index, random_erasing=1.0, **off)
+        is_erased = both != augmented(paths[0], index)
+        np.testing.assert_array_equal(both[is_erased], alone[is_erased])
+        assert is_erased.any()
+
+
+def test_every_augmentation_gives_the_net_its_size_and_range(paths):
+    for index in range(5):
+        every = {'pad_crop': 3, 'color_jitter': 1.0, 'random_erasing': 1.0}
+        image = augmented(paths[0], index, crops=False, **every)
+        assert image.shape == (8, 4, 3)
+        assert 0 <= image.min() <= image.max() <= 255
+
+
+def test_resumed_batches_are_the_same_with_every_augmentation(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    every = batches.Augmentation((8, 4), (10, 6), True, False, 2, 0.3, 0.5)
+    whole = read_all(sampler, paths, range(4), every)
+    later = read_all(sampler, paths, range(2, 4), every, threads=1)
+    for (_, images), (_, same_images) in zip(whole[2:], later, strict=True):
+        np.testing.assert_array_equal(images, same_images)
+
+
 def test_image_batches_keep_the_order_and_the_last_few(paths):
     read = [b.numpy() for b in batches.image_batches(paths, (8, 4), 3, 4)]
     assert [len(batch) for batch in read] == [3, 3, 2]

@@ -92,6 +92,150 @@ def test_random_ops_depend_on_the_seed_alone():
     assert len(corners) == 3 * 2  # Every place where 4x4 fits into 6x5.
 
 
+# --- augmentation in training ----------------------------------------------------
+
+
+def seeds(count):
+    """Return that many seeds, int64 [count, 2]."""
+    return tf.constant([[3, i] for i in range(count)], tf.int64)
+
+
+def over_seeds(function, count, dtype):
+    """Return function(seed) for that many seeds, an array [count, ...]."""
+    return tf.function(
+        lambda: tf.map_fn(function, seeds(count), fn_output_signature=dtype)
+    )().numpy()
+
+
+COLOURS = np.float32([[[10, 20, 30], [200, 100, 50]], [[0, 0, 0], [255, 255, 255]]])
+
+
+def test_pad_crop_shifts_the_image_and_black_comes_in():
+    image = tf.constant(np.arange(1.0, 19.0).reshape(3, 2, 3), tf.float32)
+    padded = np.zeros((7, 6, 3), np.float32)
+    padded[2:5, 2:4] = image
+    windows = {
+        padded[y : y + 3, x : x + 2].tobytes() for y in range(5) for x in range(5)
+    }
+    drawn = {
+        images.random_pad_crop(image, 2, seed).numpy().tobytes() for seed in seeds(300)
+    }
+    assert drawn <= windows
+    # Nine of 25 equally likely places show something; each is missed once in 10^5.
+    assert len(drawn) == len(windows)
+
+
+def test_color_jitter_of_strength_0_changes_nothing():
+    for seed in seeds(5):
+        image = images.random_color(COLOURS, 0.0, seed)
+        np.testing.assert_array_equal(image, COLOURS)
+
+
+def test_color_jitter_blends_with_black_mean_grey_and_grey():
+    seed = tf.constant([3, 1], tf.int64)
+    factors = tf.random.stateless_uniform([3], seed, 0.5, 1.5).numpy()
+    luma = [0.2989, 0.587, 0.114]  # ITU-R BT.601.
+    expected = COLOURS * factors[0]
+    mean = (expected @ luma).mean()
+    expected = factors[1] * expected + (1 - factors[1]) * mean
+    grey = (expected @ luma)[..., None]
+    expected = np.clip(factors[2] * expected + (1 - factors[2]) * grey, 0, 255)
+    image = images.random_color(COLOURS, 0.5, seed)
+    np.testing.assert_allclose(image, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_color_jitter_draws_factors_of_the_whole_range_and_clips():
+    grey = np.full((2, 2, 3), 200, np.float32)  # Brightness alone can change it.
+    values = over_seeds(
+        lambda seed: images.random_color(grey, 0.5, seed), 400, tf.float32
+    )
+    assert values.max() == 255
+    # Factors above 255 / 200 = 1.275, of those from 0.5 to 1.5; a binomial share.
+    share = (values[:, 0, 0, 0] == 255).mean()
+    assert abs(share - 0.225) < 6 * np.sqrt(0.225 * 0.775 / 400)
+    assert 100 <= values.min() < 105
+    assert np.ptp(values, axis=(1, 2, 3)).max() < 0.1  # Grey stays grey.
+
+
+def test_color_jitter_keeps_the_hue():
+    for seed in seeds(20):
+        image = images.random_color(COLOURS[:1, :1], 0.2, seed)[0, 0].numpy()
+        # 20 lies halfway between 10 and 30, and stays halfway.
+        np.testing.assert_allclose(image[1], (image[0] + image[2]) / 2, atol=1e-4)
+
+
+def test_erasing_fills_a_rectangle_with_noise_and_nothing_else():
+    image = np.full((64, 32, 3), -1, np.float32)  # No value that noise can have.
+    for seed in seeds(20):
+        erased = images.random_erasing(image, 1.0, seed).numpy()
+        again = images.random_erasing(image, 1.0, seed).numpy()
+        np.testing.assert_array_equal(erased, again)
+        is_inside = (erased >= 0).any(axis=2)
+        rows, columns = (
+            np.flatnonzero(is_inside.any(1)),
+            np.flatnonzero(is_inside.any(0)),
+        )
+        noise = erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert noise.size == 3 * is_inside.sum()  # It is a rectangle.
+        assert noise.max() < 255
+        assert len(np.unique(noise)) > 0.99 * noise.size  # Every value its own draw.
+        # Of uniform numbers: 127.5 with a deviation of 255 / sqrt(12).
+        assert abs(noise.mean() - 127.5) < 6 * 73.7 / np.sqrt(noise.size)
+
+
+def test_erasing_hits_the_asked_share_of_images():
+    image = np.zeros((8, 4, 3), np.float32)
+    for probability in (0.0, 0.3, 1.0):
+
+        def is_hit(seed, probability=probability):
+            return tf.reduce_any(images.random_erasing(image, probability, seed) > 0)
+
+        hits = over_seeds(is_hit, 200, tf.bool)
+        slack = 6 * np.sqrt(probability * (1 - probability) / 200)
+        assert abs(np.mean(hits) - probability) <= slack
+
+
+@pytest.mark.parametrize('height, width', [(256, 128), (100, 100)])
+def test_erased_rectangles_are_those_of_rejection_sampling(height, width):
+    masks = over_seeds(
+        lambda s: images.random_rectangle(height, width, s), 1500, tf.bool
+    )
+    areas = masks.mean(axis=(1, 2))
+    heights, widths = masks.any(axis=2).sum(axis=1), masks.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(masks.sum(axis=(1, 2)), heights * widths)
+    # Rounding to whole pixels may leave the ranges a little.
+    assert areas.min() > 0.019
+    assert areas.max() < 0.405
+    aspects = heights / widths
+    assert aspects.min() > 0.28
+    assert aspects.max() < 3.6
+    expected = draw_rectangles(height, width, 3000)
+    for ours, theirs in zip((areas, aspects), expected, strict=True):
+        error = np.sqrt(ours.var() / len(ours) + theirs.var() / len(theirs))
+        assert abs(ours.mean() - theirs.mean()) < 5 * error
+    # Where the corner is uniform and the rest rejected, every side loses alike.
+    centre = masks.mean(axis=0)
+    np.testing.assert_allclose(centre, centre[::-1, ::-1], atol=0.08)
+
+
+def draw_rectangles(height, width, count):
+    """Return areas and aspects [count] of rectangles drawn as Zhong et al. say."""
+    rng = np.random.default_rng(0)
+    drawn = []
+    while len(drawn) < count:
+        area = rng.uniform(0.02, 0.4) * height * width
+        aspect = rng.uniform(0.3, 1 / 0.3)
+        h, w = np.sqrt(area * aspect), np.sqrt(area / aspect)
+        top, left = rng.uniform(0, height), rng.uniform(0, width)
+        if top + h <= height and left + w <= width:
+            drawn.append((area / height / width, aspect))
+    return np.transpose(drawn)
+
+
+def test_one_pixel_can_be_erased():
+    assert images.random_rectangle(1, 1, seeds(1)[0]).numpy().all()
+
+
 @pytest.mark.parametrize(
     'content, reason', [(None, 'does not exist'), (b'', 'is empty'), (b'junk', '.')]
 )

@@ -183,6 +183,9 @@ def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
         'checkpoint_frequency': 1000,
         'flip_augment': False,
         'crop_augment': False,
+        'pad_crop': 0,
+        'color_jitter': 0,
+        'random_erasing': 0,
         'detailed_logs': False,
         'resume': False,
     }
@@ -215,6 +218,14 @@ def test_seed_is_drawn_when_absent(data, tmp_path):
             ['--crop_augment', '--pre_crop_height', '31', '--pre_crop_width', '16'],
             'a net input of 32x16 pixels does not fit into the pre-crop size of 31x16; '
             'raise --pre_crop_height and --pre_crop_width',
+        ),
+        (['--random_erasing', '50'], '50 given, a number from 0 to 1 expected'),
+        (['--color_jitter', '-1'], '-1 given, a number from 0 to 1 expected'),
+        (['--pad_crop', '-1'], 'argument --pad_crop: -1 given, at least 0 expected'),
+        (
+            ['--crop_augment', '--pad_crop', '4'],
+            '--pad_crop 4 and --crop_augment both say where the net input is cut out; '
+            'leave one of them out',
         ),
         (['--image_root', '/nowhere'], '--image_root /nowhere is not a directory'),
     ],
@@ -378,6 +389,7 @@ def test_initial_checkpoint_gives_the_net_and_leaves_the_head_random(
         ['--loss', 'batch_all_nonzero', '--metric', 'cosine', '--margin', '0.3'],
         ['--loss', 'lifted', '--margin', '1.0', '--batch_k', '4'],
         ['--crop_augment', '--pre_crop_height', '32', '--pre_crop_width', '16'],
+        ['--pad_crop', '4', '--color_jitter', '0.3', '--random_erasing', '0.5'],
     ],
 )
 def test_run_of_any_shape_finishes(data, tmp_path, more):
