@@ -19,10 +19,9 @@ import images
 from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
-tf = common.lazy_import('tensorflow')
-tqdm = common.lazy_import('tqdm')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
+inference = common.lazy_import('inference')
 model = common.lazy_import('model')
 
 # What embed.py needs to know of a training run.
@@ -211,57 +210,6 @@ def image_size(training, crop):
     return pre_crop_size
 
 
-def embed(embedder, dataset, variants, net_size, size):
-    """Yield the embeddings of a data set, batch by batch.
-
-    Args:
-        embedder: of model.build_model.
-        dataset: of batches.image_batches.
-        variants: names of images.augmentation_plan, A of them.
-        net_size: (height, width) of a crop, pixels.
-        size: (height, width) of the data set's images, pixels.
-
-    Yields:
-        (rows, embeddings): range of the batch's positions in the data set, and
-        float32 [A, B, D].
-    """
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3))])
-    def embed_batch(batch):
-        embs = [
-            embedder(images.augment(batch, variant, *net_size), training=False)['emb']
-            for variant in variants
-        ]
-        return tf.stack(embs)  # [A, B, D]
-
-    done = 0
-    for batch in dataset:
-        yield range(done, done + len(batch)), embed_batch(batch).numpy()
-        done += len(batch)
-
-
-def read_batches(dataset, paths, batch_size, quiet):
-    """Yield the batches of a data set, under a progress bar.
-
-    Args:
-        dataset: of batches.image_batches.
-        paths: its files, list [N] of str.
-        batch_size: of its batches.
-        quiet: whether there is no bar.
-
-    Raises:
-        ValueError: an image cannot be read; it is named.
-    """
-    iterator = iter(dataset)
-    # disable=None: a bar on a terminal, nothing in a file or a pipe.
-    hidden = True if quiet else None
-    with tqdm.tqdm(total=len(paths), unit=' images', disable=hidden) as bar:
-        for first in range(0, len(paths), batch_size):
-            upcoming = paths[first : first + batch_size]
-            yield batches.next_batch(iterator, upcoming.copy)
-            bar.update(len(upcoming))
-
-
 def main(argv=None):
     args, variants = parse_args(argv)
     training = read_training_args(args.experiment_root)
@@ -286,12 +234,9 @@ def main(argv=None):
     paths = batches.join_paths(image_root, fids)
     dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
     net_size = training['net_input_height'], training['net_input_width']
-    embs = embed(
-        embedder,
-        read_batches(dataset, paths, args.batch_size, args.quiet),
-        variants,
-        net_size,
-        size,
+    embs = inference.embed(
+        inference.make_embed_batch(embedder, variants, net_size, size),
+        inference.read_batches(dataset, paths, args.batch_size, args.quiet),
     )
     embeddings.write(
         args.filename,
