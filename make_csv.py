@@ -11,6 +11,11 @@ embed.py are told by --image_root.
 A data set that is not complete is no error, but is reported with its counts; a folder
 or list that is missing is one, and then no file is touched. What each layout expects
 is told in docs/datasets.md; `folder` takes one sub-folder per identity.
+
+    python make_csv.py split data/market1501_train.csv --val_pids 100 \\
+        --excluder market1501
+
+holds identities of a training CSV back for validation; see `make_csv.py split --help`.
 """
 
 import argparse
@@ -18,9 +23,26 @@ import contextlib
 import csv
 import importlib
 import os
+import sys
 
 import common
+import holdout
 from data import LAYOUT_CHOICES
+from excluders import EXCLUDER_CHOICES
+
+embeddings = common.lazy_import('embeddings')
+
+SPLIT_DOC = """Hold identities of a training CSV back for validation.
+
+    python make_csv.py split data/market1501_train.csv --val_pids 100 \\
+        --excluder market1501
+
+writes market1501_train_rest.csv (to train on), market1501_train_val_query.csv and
+market1501_train_val_gallery.csv into the folder data/, and prints their counts. No PID
+is in both the rest and the validation. As in Market-1501, a PID gives one query per
+camera, at most half of its images; the gallery gets the others, so that every query has
+a match there that the excluder does not ignore.
+"""
 
 DATA_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data')
 
@@ -28,6 +50,7 @@ DATA_DIR = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'data')
 def build_parser():
     """Return the argument parser."""
     parser = common.new_parser(__doc__)
+    # `split` is no choice here: main has taken it to build_split_parser.
     parser.add_argument(
         'layout',
         choices=LAYOUT_CHOICES,
@@ -38,6 +61,45 @@ def build_parser():
         type=common.readable_directory,
         help='Directory of the data set, which is only read.',
     )
+    add_output_flags(parser, 'PREFIX_SPLIT.csv. Default: the layout.')
+    return parser
+
+
+def build_split_parser():
+    """Return the argument parser of `make_csv.py split`."""
+    parser = common.new_parser(SPLIT_DOC)
+    parser.prog += ' split'
+    parser.add_argument(
+        'csv_file',
+        type=common.readable_file,
+        help='CSV of the training set, a line `PID,FID` each; it stays as it is.',
+    )
+    parser.add_argument(
+        '--val_pids',
+        required=True,
+        type=count_or_share,
+        help='How many PIDs to hold back: a number, or with a point a share of all '
+        '(0.1 of 751 are 75).',
+    )
+    parser.add_argument(
+        '--excluder',
+        required=True,
+        choices=EXCLUDER_CHOICES,
+        help='Which gallery images a query ignores, hence what no match is; it reads '
+        'the cameras from the FIDs.',
+    )
+    parser.add_argument(
+        '--seed',
+        default=0,
+        type=common.non_negative_int,
+        help='Of the PIDs and queries drawn: the same seed, the same split.',
+    )
+    add_output_flags(parser, 'PREFIX_rest.csv. Default: that of CSV_FILE.')
+    return parser
+
+
+def add_output_flags(parser, names):
+    """Add the flags of where CSVs go to a parser."""
     parser.add_argument(
         '--output_dir',
         type=common.path,
@@ -45,11 +107,20 @@ def build_parser():
         help='Directory the CSVs are written to; made if need be.',
     )
     parser.add_argument(
-        '--prefix',
-        type=file_prefix,
-        help='Start of the file names, PREFIX_SPLIT.csv. Default: the layout.',
+        '--prefix', type=file_prefix, help=f'Start of the file names, {names}'
     )
-    return parser
+
+
+def count_or_share(text):
+    """argparse type: an int of at least 1, or a float between 0 and 1."""
+    if '.' not in text:
+        return common.positive_int(text)
+    value = common.positive_float(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(
+            f'{text} given; expected a share below 1, or a number without a point'
+        )
+    return value
 
 
 def file_prefix(text):
@@ -62,20 +133,84 @@ def file_prefix(text):
 
 
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ['split']:
+        args = build_split_parser().parse_args(argv[1:])
+        prefix = args.prefix or os.path.splitext(os.path.basename(args.csv_file))[0]
+        split(
+            *(args.csv_file, args.val_pids, args.excluder, args.seed),
+            *(args.output_dir, prefix),
+        )
+    else:
+        args = build_parser().parse_args(argv)
+        prefix = args.prefix or args.layout
+        list_layout(args.layout, args.root, args.output_dir, prefix)
+
+
+def list_layout(layout_name, root, output_dir, prefix):
+    """Write the CSVs of a layout, and print their counts."""
     logger = common.setup_logging()
-    layout = importlib.import_module(f'data.{args.layout}')
-    listed = layout.read(args.root)
+    layout = importlib.import_module(f'data.{layout_name}')
+    listed = layout.read(root)
     splits = {
-        split: sort_rows(keep_existing(args.root, split, rows))
+        split: sort_rows(keep_existing(root, split, rows))
         for split, rows in listed.items()
     }
     for line in describe_gaps(listed, splits, layout.COMPLETE):
         logger.warning('warning: %s', line)
-    filenames = write_csvs(splits, args.output_dir, args.prefix or args.layout)
-    for split, rows in splits.items():
-        num_pids = len({pid for pid, _ in rows})
-        print(f'{filenames[split]}: {len(rows)} images, {num_pids} PIDs')
+    filenames = write_csvs(splits, output_dir, prefix)
+    report(splits, filenames)
+
+
+def split(csv_file, val_pids, excluder_name, seed, output_dir, prefix):
+    """Write the CSVs of a training set split by identity, and print their counts.
+
+    Args:
+        csv_file: of the training set.
+        val_pids: see count_or_share.
+        excluder_name: a module of excluders/.
+        seed: non-negative int.
+        output_dir, prefix: of the files.
+    """
+    pids, fids = embeddings.read_csv(csv_file)
+    excluder = importlib.import_module(f'excluders.{excluder_name}').Excluder
+    num_val_pids = val_pids
+    if isinstance(val_pids, float):
+        num_val_pids = round(val_pids * len(set(pids)))
+    parts = holdout.split(pids, fids, excluder, num_val_pids, seed)
+    rows = {
+        # Training takes no third column.
+        'rest': [(pids[i], fids[i]) for i in parts.rest],
+        'val_query': [(pids[i], fids[i], *camera(fids[i])) for i in parts.query],
+        'val_gallery': [(pids[i], fids[i], *camera(fids[i])) for i in parts.gallery],
+    }
+    check_not_replaced(csv_file, output_dir, prefix, rows)
+    filenames = write_csvs(rows, output_dir, prefix)
+    report(rows, filenames)
+    print(f'{parts.num_eligible} of {len(set(pids))} PIDs could have been held back')
+
+
+def camera(fid):
+    """Return the (camera,) that came with a fid in the CSV, or nothing."""
+    return (fid.cid,) if hasattr(fid, 'cid') else ()
+
+
+def check_not_replaced(csv_file, output_dir, prefix, splits):
+    """Raise ValueError if one of the CSVs to write is the one that was read."""
+    for split_name in splits:
+        filename = os.path.join(output_dir, f'{prefix}_{split_name}.csv')
+        if os.path.realpath(filename) == os.path.realpath(csv_file):
+            raise ValueError(
+                f'{filename} is the CSV to split and would be replaced; choose another '
+                '--prefix or --output_dir'
+            )
+
+
+def report(splits, filenames):
+    """Print how many images and PIDs every CSV lists."""
+    for name, rows in splits.items():
+        num_pids = len({row[0] for row in rows})
+        print(f'{filenames[name]}: {len(rows)} images, {num_pids} PIDs')
 
 
 def keep_existing(root, split, rows):

@@ -202,6 +202,94 @@ def test_command_imports_no_tensorflow_and_no_scipy():
     assert done.stdout.strip() == 'set()'
 
 
+# --- split -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def train_csv(tmp_path):
+    """A training CSV of ten PIDs, two images by each of two cameras."""
+    rows = [
+        f'{pid:04d},train/{pid:04d}_c{camera}s1_{i:06d}_00.jpg'
+        for pid in range(10)
+        for camera in (1, 2)
+        for i in range(2)
+    ]
+    filename = tmp_path / 'shop_train.csv'
+    filename.write_text('\n'.join(rows) + '\n')
+    return filename
+
+
+def split(train_csv, *flags):
+    directory = str(train_csv.parent)
+    make_csv.main(
+        ['split', str(train_csv), '--excluder', 'market1501', '--output_dir', directory]
+        + list(flags)
+    )
+
+
+@pytest.mark.parametrize('val_pids', ['3', '0.3'])
+def test_split_writes_three_csvs_and_reports_them(train_csv, capsys, val_pids):
+    before = train_csv.read_bytes()
+    split(train_csv, '--val_pids', val_pids)
+    prefix = train_csv.parent / 'shop_train'
+    assert capsys.readouterr().out.splitlines() == [
+        f'{prefix}_rest.csv: 28 images, 7 PIDs',
+        f'{prefix}_val_query.csv: 6 images, 3 PIDs',
+        f'{prefix}_val_gallery.csv: 6 images, 3 PIDs',
+        '10 of 10 PIDs could have been held back',
+    ]
+    parts = train_csv.parent.glob('shop_train_*.csv')
+    lines = [line for part in parts for line in part.read_bytes().splitlines()]
+    assert sorted(lines) == sorted(before.splitlines())
+    assert train_csv.read_bytes() == before
+
+
+def test_split_keeps_the_cameras_of_a_third_column(tmp_path):
+    filename = tmp_path / 'shop.csv'
+    filename.write_text(
+        ''.join(f'{pid},{pid}{cid}.jpg,{cid}\n' for pid in 'xyz' for cid in 'abc')
+    )
+    make_csv.main(
+        ['split', str(filename), '--excluder', 'csv', '--val_pids', '1']
+        + ['--output_dir', str(tmp_path)]
+    )
+    (query,) = (tmp_path / 'shop_val_query.csv').read_text().splitlines()
+    pid, fid, cid = query.split(',')
+    assert fid == f'{pid}{cid}.jpg'
+    gallery = (tmp_path / 'shop_val_gallery.csv').read_text().splitlines()
+    assert sorted(gallery) == [f'{pid},{pid}{c}.jpg,{c}' for c in 'abc' if c != cid]
+    assert len((tmp_path / 'shop_rest.csv').read_text().split(',')) == 7
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--val_pids', '10'], '10 of 10 PIDs asked for validation'),
+        (['--val_pids', '0.01'], '0 of 10 PIDs asked for validation'),
+    ],
+)
+def test_split_refuses_what_cannot_be_and_writes_nothing(train_csv, flags, message):
+    with pytest.raises(ValueError, match=message):
+        split(train_csv, *flags)
+    assert list(train_csv.parent.iterdir()) == [train_csv]
+
+
+def test_split_never_replaces_what_it_reads(train_csv):
+    source = train_csv.rename(train_csv.parent / 'shop_rest.csv')
+    with pytest.raises(ValueError, match='is the CSV to split and would be replaced'):
+        split(source, '--val_pids', '3', '--prefix', 'shop')
+
+
+@pytest.mark.parametrize('val_pids', ['0', '1.5', '0.0', 'ten', '-3'])
+def test_split_refuses_a_bad_number_with_2(train_csv, capsys, val_pids):
+    with pytest.raises(SystemExit) as left:
+        split(train_csv, '--val_pids', val_pids)
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert 'argument --val_pids' in error
+    assert 'expected' in error
+
+
 @pytest.mark.skipif(
     'MARKET1501_ROOT' not in os.environ,
     reason='set MARKET1501_ROOT to the complete data set to compare with the paper',

@@ -184,6 +184,7 @@ def test_links_point_to_something(page):
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
     parsers += [c.build_parser() for c in (visualize, plot, trinet_embed)]
+    parsers.append(make_csv.build_split_parser())
     known = {flag for parser in parsers for flag in parser._option_string_actions}
     text = readme_story.read_page(page).replace('--logdir', '')  # TensorBoard's.
     # A name that ends in _* stands for several, such as --pre_crop_*.
