@@ -17,9 +17,18 @@ import common
 # How tf.train.Checkpoint writes the key of a variable that was given as a keyword.
 KEY_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 
-# The number of updates made so far, and Adam's moments, as TensorFlow 1 names them.
+# The number of updates made so far, as TensorFlow 1 names it.
 STEP_NAME = 'global_step'
-SLOT_NAMES = {'momentum': 'Adam', 'velocity': 'Adam_1'}
+
+# What an optimizer keeps of each variable, and its last part in checkpoints: as
+# TensorFlow 1 names it, where it has such an optimizer.
+SLOT_NAMES = {
+    keras.optimizers.Adam: {'momentum': 'Adam', 'velocity': 'Adam_1'},  # And AdamW.
+    keras.optimizers.Lamb: {'momentum': 'Lamb', 'velocity': 'Lamb_1'},
+    keras.optimizers.Lion: {'momentum': 'Lion'},
+    keras.optimizers.RMSprop: {'velocity': 'RMSProp'},
+    keras.optimizers.SGD: {'momentum': 'Momentum'},
+}
 
 # What a file may hold beyond our variables: the classifier of the pretraining, and
 # what follows from the step or concerns TensorFlow itself.
@@ -290,7 +299,7 @@ def imagenet_weights(net, net_name):
 
 
 class TrainingState:
-    """All that a run has to save: the model, Adam's moments and the step.
+    """All that a run has to save: the model, the optimizer's moments and the step.
 
     Args:
         model: of model.build_model.
@@ -358,9 +367,12 @@ def name_optimizer_variables(optimizer, trainable_variables):
         trainable_variables: what it was built for.
 
     Returns:
-        dict with `global_step` and, for Adam, `VARIABLE/Adam` and `VARIABLE/Adam_1`.
-        The learning rate is no state: it follows from the step.
+        dict with `global_step` and, for Adam, `VARIABLE/Adam` and `VARIABLE/Adam_1`;
+        see SLOT_NAMES. The learning rate is no state: it follows from the step.
     """
+    slot_names = next(
+        names for kind, names in SLOT_NAMES.items() if isinstance(optimizer, kind)
+    )
     # Keras calls the slot of a/b 'adam/a_b_momentum'.
     owners = {v.path.replace('/', '_'): v.path for v in trainable_variables}
     named = {STEP_NAME: optimizer.iterations}
@@ -369,5 +381,5 @@ def name_optimizer_variables(optimizer, trainable_variables):
             '_'
         )
         if owner in owners:
-            named[f'{owners[owner]}/{SLOT_NAMES.get(slot, slot)}'] = variable
+            named[f'{owners[owner]}/{slot_names[slot]}'] = variable
     return named

@@ -112,6 +112,14 @@ def positive_float(text):
     return value
 
 
+def non_negative_float(text):
+    """argparse type: a finite number of at least 0."""
+    value = number(text, float, 'a number')
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text} given, at least 0 expected')
+    return value
+
+
 def path(text):
     """argparse type: a path, with `~` expanded."""
     return os.path.expanduser(text)

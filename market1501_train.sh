@@ -54,8 +54,12 @@ exec "$python" "$here/train.py" \
   --loss batch_hard \
   --margin soft \
   --metric euclidean \
+  --optimizer adam \
   --learning_rate 3e-4 \
+  --weight_decay 0 \
+  --warmup_iterations 0 \
   --train_iterations 25000 \
   --decay_start_iteration 15000 \
+  --adam_beta1_at_decay 0.9 \
   --checkpoint_frequency 1000 \
   "$@"

@@ -20,6 +20,7 @@ import time
 
 import common
 import loss
+import optimizers
 import training_args
 from precision import is_native
 
@@ -32,27 +33,10 @@ checkpoints = common.lazy_import('checkpoints')
 model = common.lazy_import('model')
 monitoring = common.lazy_import('monitoring')
 
-# The learning rate's factor at the end of the decay (the paper's schedule).
-DECAY_FACTOR = 0.001
-
 
 def build_parser():
     """Return the parser of train.py's flags."""
     return training_args.build_parser(__doc__)
-
-
-def learning_rate_at(step, learning_rate, decay_start, train_iterations):
-    """Return the learning rate of the update after `step` updates.
-
-        learning_rate * 0.001 ** ((step - start) / (train_iterations - start))
-
-    from start = decay_start on; constant before it, and everywhere if decay_start is
-    -1 or not below train_iterations.
-    """
-    if not 0 <= decay_start < train_iterations or step < decay_start:
-        return learning_rate
-    progress = (step - decay_start) / (train_iterations - decay_start)
-    return learning_rate * DECAY_FACTOR**progress
 
 
 def check_initial_checkpoint(initial_checkpoint):
@@ -67,8 +51,14 @@ def build_state(args):
     embedder = model.build_model(
         args.model_name, args.head_name, args.embedding_dim, args.precision
     )
-    optimizer = tf.keras.optimizers.Adam(args.learning_rate, epsilon=1e-8)
-    optimizer.build(embedder.trainable_variables)
+    optimizer = optimizers.build(
+        args.optimizer,
+        embedder.trainable_variables,
+        args.learning_rate,
+        args.weight_decay,
+        args.adam_beta1_at_decay,
+        args.decay_start_iteration,
+    )
     state = checkpoints.TrainingState(embedder, optimizer, args.experiment_root)
     return embedder, optimizer, state
 
@@ -322,8 +312,12 @@ def main(argv=None):
             k,
             batches.seed_from(args.seed, batches.LOSS_STREAM),
         ),
-        lambda step: learning_rate_at(
-            step, args.learning_rate, args.decay_start_iteration, args.train_iterations
+        lambda step: optimizers.learning_rate_at(
+            step,
+            args.learning_rate,
+            args.decay_start_iteration,
+            args.train_iterations,
+            args.warmup_iterations,
         ),
         open_journal(args, logger, fids, steps, k),
         state,

@@ -6,6 +6,7 @@ import secrets
 
 import common
 import loss
+import optimizers
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 
@@ -199,10 +200,33 @@ def add_optimisation_flags(parser):
         'angle, 0 to 2.',
     )
     optimisation.add_argument(
+        '--optimizer',
+        default='adam',
+        choices=tuple(optimizers.OPTIMIZER_CHOICES),
+        help="Keras' optimizer of this name; sgd has a momentum of 0.9. Each wants a "
+        '--learning_rate of its own.',
+    )
+    optimisation.add_argument(
         '--learning_rate',
         default=3e-4,
         type=common.positive_float,
-        help="Adam's learning rate until the decay begins.",
+        help='Learning rate from the end of the warm-up until the decay begins. The '
+        'default is for Adam.',
+    )
+    optimisation.add_argument(
+        '--weight_decay',
+        default=0.0,
+        type=common.non_negative_float,
+        help='Before each update, all weights of convolutions and dense layers shrink '
+        'by this times the learning rate, as a share. Biases and batch norm are left '
+        'alone. 0: no decay.',
+    )
+    optimisation.add_argument(
+        '--warmup_iterations',
+        default=0,
+        type=common.non_negative_int,
+        help='Iterations over which the learning rate rises linearly at the beginning; '
+        '0: none.',
     )
     optimisation.add_argument(
         '--train_iterations',
@@ -216,6 +240,14 @@ def add_optimisation_flags(parser):
         type=int,
         help='Iteration at which the exponential decay of the learning rate begins, '
         'down to a thousandth at the end; -1 keeps the rate constant.',
+    )
+    optimisation.add_argument(
+        '--adam_beta1_at_decay',
+        default=optimizers.BETA1,
+        type=beta1,
+        metavar='BETA1',
+        help="Adam's beta_1 from --decay_start_iteration on. It is 0.9 before, and in "
+        "the original code throughout; the paper's text says 0.5.",
     )
 
 
@@ -257,6 +289,16 @@ def margin(text):
     return common.number(text, float, "a number, 'soft' or 'none'")
 
 
+def beta1(text):
+    """argparse type: a number from 0 to below 1."""
+    value = common.number(text, float, 'a number')
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text} given, a number from 0 to below 1 expected'
+        )
+    return value
+
+
 def share(text):
     """argparse type: a number from 0 to 1."""
     value = common.number(text, float, 'a number')
@@ -291,6 +333,7 @@ def parse_args(parser, argv):
         parser.error(f'--image_root {args.image_root} is not a directory')
     check_sizes(parser, args)
     check_loss(parser, args)
+    check_optimizer(parser, args)
     if args.seed is None:
         args.seed = secrets.randbelow(2**31)
     if args.initial_checkpoint not in (None, 'imagenet'):
@@ -342,6 +385,28 @@ def check_loss(parser, args):
         loss.check_margin(args.loss, args.margin)
     except ValueError as error:
         parser.error(f'--{error}')
+
+
+def check_optimizer(parser, args):
+    """Leave with an error if a flag of the optimizer would have no effect."""
+    if args.optimizer == 'adamw' and not args.weight_decay:
+        parser.error(
+            '--optimizer adamw without --weight_decay is adam; give it one, such as '
+            "0.004, Keras' default, or choose adam"
+        )
+    if args.adam_beta1_at_decay == optimizers.BETA1:
+        return
+    if args.optimizer not in optimizers.ADAMS:
+        parser.error(
+            f'--adam_beta1_at_decay needs --optimizer {" or ".join(optimizers.ADAMS)}, '
+            f'not {args.optimizer}'
+        )
+    if not optimizers.decays(args.decay_start_iteration, args.train_iterations):
+        parser.error(
+            '--adam_beta1_at_decay needs a decay; --decay_start_iteration '
+            f'{args.decay_start_iteration} begins none within --train_iterations '
+            f'{args.train_iterations}'
+        )
 
 
 def merge_stored_args(parser, argv, experiment_root):

@@ -39,9 +39,13 @@ PAPER = {
     'loss': 'batch_hard',
     'margin': 'soft',
     'metric': 'euclidean',
+    'optimizer': 'adam',
     'learning_rate': 3e-4,
+    'weight_decay': 0,
+    'warmup_iterations': 0,
     'train_iterations': 25000,
     'decay_start_iteration': 15000,
+    'adam_beta1_at_decay': 0.9,  # The original code's; the text of the paper says 0.5.
 }
 # Flags of train.py that do not change what is learned, or that are arguments.
 NO_HYPERPARAMETERS = {

@@ -11,15 +11,13 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
-import golden_recipe
 import model
 import monitoring
 import nets.mobilenet_v1_1_224
+import optimizers
 import tiny_run
 import train
 import training_args
-
-LEARNING_RATES = golden_recipe.load_json('learning_rate.json')
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -117,29 +115,6 @@ def refuse(capsys, argv):
     return lines[-1]
 
 
-# --- the learning rate -----------------------------------------------------------
-
-
-@pytest.mark.parametrize('golden', LEARNING_RATES)
-def test_learning_rate_is_that_of_the_original(golden):
-    rates = [
-        train.learning_rate_at(
-            step,
-            golden['learning_rate'],
-            golden['decay_start_iteration'],
-            golden['train_iterations'],
-        )
-        for step in golden['global_step']
-    ]
-    # The original's are float32, of which the last underflows to 0.
-    np.testing.assert_allclose(rates, golden['lr'], rtol=1e-5, atol=1e-40)
-
-
-def test_learning_rate_falls_to_a_thousandth():
-    rates = [train.learning_rate_at(step, 1.0, 10, 30) for step in (0, 10, 20, 30)]
-    np.testing.assert_allclose(rates, [1, 1, np.sqrt(0.001), 0.001])
-
-
 # --- flags -----------------------------------------------------------------------
 
 
@@ -177,7 +152,11 @@ def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
         'margin': 'soft',
         'metric': 'euclidean',
         'loss': 'batch_hard',
+        'optimizer': 'adam',
         'learning_rate': 3e-4,
+        'weight_decay': 0,
+        'warmup_iterations': 0,
+        'adam_beta1_at_decay': 0.9,
         'train_iterations': 25000,
         'decay_start_iteration': 15000,
         'checkpoint_frequency': 1000,
@@ -218,6 +197,23 @@ def test_seed_is_drawn_when_absent(data, tmp_path):
             ['--crop_augment', '--pre_crop_height', '31', '--pre_crop_width', '16'],
             'a net input of 32x16 pixels does not fit into the pre-crop size of 31x16; '
             'raise --pre_crop_height and --pre_crop_width',
+        ),
+        (['--optimizer', 'nadam'], "argument --optimizer: invalid choice: 'nadam'"),
+        (['--weight_decay', '-1'], '-1 given, at least 0 expected'),
+        (['--adam_beta1_at_decay', '1'], '1 given, a number from 0 to below 1 expect'),
+        (
+            ['--optimizer', 'adamw'],
+            '--optimizer adamw without --weight_decay is adam; give it one, such as '
+            "0.004, Keras' default, or choose adam",
+        ),
+        (
+            ['--optimizer', 'sgd', '--adam_beta1_at_decay', '0.5'],
+            '--adam_beta1_at_decay needs --optimizer adam or adamw, not sgd',
+        ),
+        (
+            ['--adam_beta1_at_decay', '0.5', '--decay_start_iteration', '2'],
+            '--adam_beta1_at_decay needs a decay; --decay_start_iteration 2 begins '
+            'none within --train_iterations 2',
         ),
         (['--random_erasing', '50'], '50 given, a number from 0 to 1 expected'),
         (['--color_jitter', '-1'], '-1 given, a number from 0 to 1 expected'),
@@ -546,6 +542,26 @@ def test_resumed_run_equals_the_uninterrupted_one(experiment, finished):
         )
 
 
+def test_resumed_schedule_and_optimizer_equal_the_uninterrupted_ones(data, tmp_path):
+    flags = [
+        *('--train_iterations', '4', '--decay_start_iteration', '2'),
+        *('--optimizer', 'adamw', '--weight_decay', '0.1'),
+        *('--warmup_iterations', '3', '--adam_beta1_at_decay', '0.5'),
+        *('--color_jitter', '0.2', '--random_erasing', '0.5', '--pad_crop', '2'),
+        *('--checkpoint_frequency', '1'),
+    ]
+    whole, part = tmp_path / 'whole', tmp_path / 'part'
+    tiny_run.start(data, whole, *flags)
+    part.mkdir()
+    for name in ('args.json', *list_names(whole, 'checkpoint-1.*')):
+        shutil.copy(whole / name, part)
+    (part / 'checkpoint').write_text('model_checkpoint_path: "checkpoint-1"\n')
+    tiny_run.resume(part)
+    assert_same_state(
+        tiny_run.read_checkpoint(part, 4), tiny_run.read_checkpoint(whole, 4)
+    )
+
+
 def test_moved_experiment_resumes_where_it_is(monkeypatch, experiment, tmp_path):
     (experiment / 'checkpoint').write_text(
         'model_checkpoint_path: "/elsewhere/exp/checkpoint-2"\n'
@@ -726,7 +742,7 @@ def test_diverged_weights_are_no_checkpoint(
     monkeypatch, data, tmp_path, frequency, message, kept
 ):
     monkeypatch.setattr(
-        train, 'learning_rate_at', lambda step, *_: np.nan if step == 2 else 3e-4
+        optimizers, 'learning_rate_at', lambda step, *_: np.nan if step == 2 else 3e-4
     )
     more = ['--train_iterations', '9', '--checkpoint_frequency', frequency]
     with pytest.raises(ValueError, match=message):

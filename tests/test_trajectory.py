@@ -7,6 +7,7 @@ import tensorflow as tf
 import checkpoints
 import golden_recipe
 import model
+import optimizers
 import train
 
 RUNS = golden_recipe.load_json('trajectory.json')
@@ -25,8 +26,7 @@ NUM_COMPARABLE_STEPS = {'as_train_py_lr3e-4': 1, 'mobilenet_lr3e-4': 1}
 def start(config, directory):
     """Return (model, train step, state) as the original's run began."""
     embedder = model.build_model(config['net'], config['head'], config['embedding_dim'])
-    optimizer = tf.keras.optimizers.Adam(config['lr'], epsilon=1e-8)
-    optimizer.build(embedder.trainable_variables)
+    optimizer = optimizers.build('adam', embedder.trainable_variables, config['lr'])
     state = checkpoints.TrainingState(embedder, optimizer, str(directory))
     golden_recipe.fill(embedder.variables)
     if config.get('start') == 'resume':
@@ -55,7 +55,7 @@ def test_training_steps_equal_the_original(run, tmp_path):
     num_steps = NUM_COMPARABLE_STEPS.get(config['name'], len(run['steps']))
     for t, expected in enumerate(run['steps'][:num_steps]):
         images = golden_recipe.blocky_images(config['seed0'] + t, config)
-        rate = train.learning_rate_at(
+        rate = optimizers.learning_rate_at(
             state.step,
             config['lr'],
             config['decay_start_iteration'],
