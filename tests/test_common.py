@@ -309,6 +309,33 @@ def test_missing_images_are_counted_and_the_first_three_joined(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    'fid, is_there',
+    [
+        ('a.jpg', True),
+        ('sub/b ü.jpg', True),
+        ('sub/../a.jpg', True),
+        ('link.jpg', True),
+        ('{root}/a.jpg', True),  # An absolute path stands for itself.
+        ('/a.jpg', False),  # As here, although the root has a file of that name.
+        ('dangling.jpg', False),
+        ('sub', False),
+        ('sub/a.jpg', False),
+        ('none/a.jpg', False),
+    ],
+)
+def test_files_are_found_in_listings_as_if_each_were_asked_for(tmp_path, fid, is_there):
+    (tmp_path / 'sub').mkdir()
+    for name in ('a.jpg', 'sub/b ü.jpg'):
+        (tmp_path / name).touch()
+    (tmp_path / 'link.jpg').symlink_to('a.jpg')
+    (tmp_path / 'dangling.jpg').symlink_to('nothing')
+    fid = fid.format(root=tmp_path)
+    missing = common.find_missing([fid], str(tmp_path))
+    assert missing == ([] if is_there else [os.path.join(tmp_path, fid)])
+    assert is_there == os.path.isfile(os.path.join(tmp_path, fid))
+
+
 def test_rows_are_grouped_by_pid_in_order_of_appearance(tmp_path):
     csv_file = write(tmp_path / 'x.csv', '7,a\n3,b\n7,c\n')
     names, rows = common.group_rows(common.load_dataset(csv_file)[0])
