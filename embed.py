@@ -218,6 +218,12 @@ def main(argv=None):
         raise ValueError(
             f'{args.experiment_root}/args.json has no image_root; give --image_root'
         )
+    if isinstance(image_root, list):
+        raise ValueError(
+            f'{args.experiment_root}/args.json has several image_root '
+            f'({", ".join(image_root)}); say with --image_root which one the data set '
+            'belongs to'
+        )
     pids, fids = common.load_dataset(args.dataset, image_root)
     size = image_size(training, args.crop_augment)
     common.start_tensorflow()

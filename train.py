@@ -39,6 +39,29 @@ def build_parser():
     return training_args.build_parser(__doc__)
 
 
+def load_train_sets(train_sets, image_roots):
+    """Read the data sets of a run; those of several are kept apart.
+
+    Args:
+        train_sets: list of str, CSV files.
+        image_roots: list of str, one directory for all of them or one for each.
+
+    Returns:
+        (pids, fids, paths): two object arrays [N] of str, and a list [N] of str, the
+        image files. With several data sets, PIDs and FIDs begin with the number of
+        theirs, from 1: '2:0001' is another person than '1:0001'.
+    """
+    tables, paths = [], []
+    pairs = training_args.pair_roots(train_sets, image_roots)
+    for number, (train_set, image_root) in enumerate(pairs, start=1):
+        pids, fids = common.load_dataset(train_set, image_root)
+        paths += [os.path.join(image_root, fid) for fid in fids]
+        prefix = f'{number}:' if len(pairs) > 1 else ''
+        tables.append((prefix + pids, prefix + fids))
+    pids, fids = (np.concatenate(columns) for columns in zip(*tables, strict=True))
+    return pids, fids, paths
+
+
 def check_initial_checkpoint(initial_checkpoint):
     """Raise FileNotFoundError, before anything slow, if there is no such file."""
     if initial_checkpoint not in (None, 'imagenet'):
@@ -193,9 +216,8 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
     return done
 
 
-def make_next_batch(args, sampler, pids, fids, steps):
+def make_next_batch(args, sampler, pids, paths, steps):
     """Return the function of a step that `train` gets its batches from, in order."""
-    paths = batches.join_paths(args.image_root, fids)
     pid_codes, _ = pd.factorize(pids)  # [N]
     augmentation = batches.Augmentation(
         net_size=(args.net_input_height, args.net_input_width),
@@ -270,7 +292,9 @@ def divergence(what, step, state):
 
 def main(argv=None):
     args, notes = training_args.parse_args(build_parser(), argv)
-    pids, fids = common.load_dataset(args.train_set, args.image_root)
+    pids, fids, paths = load_train_sets(
+        training_args.as_list(args.train_set), training_args.as_list(args.image_root)
+    )
     common.start_tensorflow()
     check_initial_checkpoint(args.initial_checkpoint)
     sampler = batches.Sampler(pids, args.batch_p, args.batch_k, args.seed)
@@ -302,7 +326,7 @@ def main(argv=None):
     k = max(1, args.batch_k - 1)
     done = train(
         steps,
-        make_next_batch(args, sampler, pids, fids, steps),
+        make_next_batch(args, sampler, pids, paths, steps),
         make_train_step(
             embedder,
             optimizer,

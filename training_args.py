@@ -26,6 +26,21 @@ FREE_ON_RESUME = (
 NOT_STORED = ('experiment_root', 'resume')
 
 
+class OneOrSeveral(argparse.Action):
+    """Store one value as it is, several as a list; given twice, the last time counts.
+
+    So args.json has a list only where there are several.
+    """
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
+def as_list(value):
+    """Return what OneOrSeveral stored as a list in any case."""
+    return value if isinstance(value, list) else [value]
+
+
 def build_parser(doc):
     """Return the parser of train.py's flags, its description being `doc`."""
     parser = common.new_parser(doc)
@@ -48,13 +63,22 @@ def add_required_flags(parser):
     )
     required.add_argument(
         '--train_set',
+        nargs='+',
+        action=OneOrSeveral,
         type=common.path,
-        help='CSV of the training images, a line `PID,FID` each; see make_csv.py.',
+        metavar='CSV',
+        help='CSV of the training images, a line `PID,FID` each; see make_csv.py. '
+        'Several are trained on together, the same PID in two of them being two '
+        'identities.',
     )
     required.add_argument(
         '--image_root',
+        nargs='+',
+        action=OneOrSeveral,
         type=common.path,
-        help='Directory that the FIDs are relative to.',
+        metavar='DIRECTORY',
+        help='Directory that the FIDs are relative to. For several --train_set one for '
+        'all, or one for each.',
     )
 
 
@@ -328,9 +352,8 @@ def parse_args(parser, argv):
         if getattr(args, name) is None:
             parser.error(f'--{name} is required')
         # A run must be resumable from another working directory.
-        setattr(args, name, os.path.abspath(getattr(args, name)))
-    if not os.path.isdir(args.image_root):
-        parser.error(f'--image_root {args.image_root} is not a directory')
+        setattr(args, name, absolute(getattr(args, name)))
+    check_data(parser, as_list(args.train_set), as_list(args.image_root))
     check_sizes(parser, args)
     check_loss(parser, args)
     check_optimizer(parser, args)
@@ -353,6 +376,43 @@ def check_is_new(parser, experiment_root):
         parser.error(
             f'--experiment_root {experiment_root} is a file; choose a new directory'
         )
+
+
+def check_data(parser, train_sets, image_roots):
+    """Leave with an error unless every data set has one image root that exists."""
+    for image_root in image_roots:
+        if not os.path.isdir(image_root):
+            parser.error(f'--image_root {image_root} is not a directory')
+    if len(image_roots) not in (1, len(train_sets)):
+        parser.error(
+            f'--image_root has {len(image_roots)} directories, --train_set '
+            f'{len(train_sets)} file(s); give one directory for all, or one for each'
+        )
+    pairs = pair_roots(train_sets, image_roots)
+    for i, (train_set, image_root) in enumerate(pairs):
+        if (train_set, image_root) in pairs[:i]:
+            parser.error(
+                f'--train_set has {train_set} twice, with the same --image_root; its '
+                'people would differ from themselves, leave one of them out'
+            )
+
+
+def pair_roots(train_sets, image_roots):
+    """Return [(data set, its image root)]; there is one root for all or one for each.
+
+    Args:
+        train_sets, image_roots: lists of str.
+    """
+    if len(image_roots) == 1:
+        image_roots = image_roots * len(train_sets)
+    return list(zip(train_sets, image_roots, strict=True))
+
+
+def absolute(paths):
+    """Return a path, or several in a list, independent of the working directory."""
+    if isinstance(paths, list):
+        return [os.path.abspath(path) for path in paths]
+    return os.path.abspath(paths)
 
 
 def check_sizes(parser, args):
@@ -437,10 +497,16 @@ def merge_stored_args(parser, argv, experiment_root):
             notes.append(f'--train_iterations raised from {value} to {given[name]}')
             continue
         notes.append(
-            f'--{name} {given[name]} ignored: the stored {value} wins when resuming'
+            f'--{name} {as_words(given[name])} ignored: the stored {as_words(value)} '
+            'wins when resuming'
         )
         given[name] = value
     return argparse.Namespace(**given), notes
+
+
+def as_words(value):
+    """Return a flag's value as it stands on a command line."""
+    return ' '.join(map(str, as_list(value)))
 
 
 def check_stored_args(parser, stored, experiment_root):
@@ -463,8 +529,12 @@ def is_possible(action, value):
     """Say whether a stored value is one that the flag's type could have returned."""
     if action.type is None:
         return isinstance(value, str if action.const is None else bool)
+    if action.nargs == '+' and isinstance(value, list):
+        return len(value) > 1 and all(isinstance(item, str) for item in value)
+    if action.type is common.path:
+        return isinstance(value, str)
     try:
-        return action.type(str(value)) == value or action.type is common.path
+        return action.type(str(value)) == value
     except (ValueError, argparse.ArgumentTypeError):
         return False
 
@@ -472,5 +542,5 @@ def is_possible(action, value):
 def is_same_value(name, given, stored):
     """Say whether a flag's value means the stored one; a path may be relative."""
     if name in ('train_set', 'initial_checkpoint') and given and stored:
-        return os.path.abspath(given) == os.path.abspath(stored)
+        return absolute(given) == absolute(stored)
     return given == stored

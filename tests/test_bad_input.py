@@ -201,6 +201,11 @@ def test_args_json_without_image_root_asks_for_it(data):
     change_args(data / 'exp', image_root=None)
     with pytest.raises(ValueError, match=r'args\.json has no image_root; give --image'):
         embed.main(embed_flags(data))
+    change_args(data / 'exp', image_root=['/a', '/b'])
+    with pytest.raises(
+        ValueError, match=r'several image_root \(/a, /b\); say with --im'
+    ):
+        embed.main(embed_flags(data))
     embed.main(embed_flags(data, '--image_root', str(data)))
     assert (data / 'exp' / 'train_embeddings.h5').is_file()
 
