@@ -662,6 +662,19 @@ def test_args_json_of_the_original_is_enough(experiment):
     assert 'finished after 4 iterations' in log_of(experiment)
 
 
+def test_args_json_of_an_older_version_goes_on_as_it_would_have(experiment, finished):
+    newer = (
+        *('pad_crop', 'color_jitter', 'random_erasing', 'optimizer', 'weight_decay'),
+        *('warmup_iterations', 'adam_beta1_at_decay'),
+    )
+    change_args(experiment, **dict.fromkeys(newer))
+    tiny_run.resume(experiment)
+    assert_same_state(
+        tiny_run.read_checkpoint(experiment, 4), tiny_run.read_checkpoint(finished, 4)
+    )
+    assert set(newer) <= set(read_args(experiment))
+
+
 @pytest.mark.parametrize(
     'name, value',
     [
