@@ -111,6 +111,8 @@ class Journal:
         k: neighbours behind an outcome's precision.
         histogram_frequency: iterations between histograms; 0: none.
         detailed_logs: a DetailedLogs, or None.
+        watches: objects like diagnosis.CollapseWatch, which observe every iteration
+            and may warn.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class Journal:
         k,
         histogram_frequency=0,
         detailed_logs=None,
+        watches=(),
     ):
         self.logger = logger
         self.directory = directory
@@ -129,6 +132,7 @@ class Journal:
         self.k = k
         self.histogram_frequency = histogram_frequency
         self.detailed_logs = detailed_logs
+        self.watches = watches
         self.writer = tf.summary.create_file_writer(directory)
         self.speed = Speed()
         # disable=None: a bar on a terminal, nothing in a file or a pipe.
@@ -161,6 +165,16 @@ class Journal:
                 write_histograms(outcome, pids)
         if self.detailed_logs is not None:
             self.detailed_logs.write(step, rows, outcome)
+        self.show_watches(outcome)
+
+    def show_watches(self, outcome):
+        """Let the watches see an iteration, and log what they warn of."""
+        mean_loss = float(outcome['losses'].numpy().mean())
+        spread = float(outcome['dists'].numpy().mean())
+        for watch in self.watches:
+            warning = watch.observe(mean_loss, spread, float(outcome['precision']))
+            if warning is not None:
+                self.logger.warning(warning)
 
     @contextlib.contextmanager
     def naming_the_events(self):

@@ -30,6 +30,7 @@ pd = common.lazy_import('pandas')
 tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
+diagnosis = common.lazy_import('diagnosis')
 model = common.lazy_import('model')
 monitoring = common.lazy_import('monitoring')
 
@@ -216,8 +217,38 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
     return done
 
 
+def describe_run(args, pids, embedder, optimizer, weights):
+    """Return the tables of diagnosis.py on data, network and memory, list of str.
+
+    Args:
+        args: of the run.
+        pids: object array [N] of str.
+        embedder, optimizer: of build_state.
+        weights: what was loaded, as a text.
+    """
+    return [
+        *diagnosis.data_table(
+            pids,
+            args.batch_p,
+            args.batch_k,
+            args.train_iterations,
+            0 <= args.decay_start_iteration < args.train_iterations,
+        ),
+        *diagnosis.network_table(embedder, (args.model_name, args.head_name), weights),
+        *diagnosis.memory_table(
+            embedder,
+            optimizer,
+            args.batch_p * args.batch_k,
+            (args.net_input_height, args.net_input_width),
+            diagnosis.free_memory(),
+        ),
+    ]
+
+
 def make_next_batch(args, sampler, pids, paths, steps):
     """Return the function of a step that `train` gets its batches from, in order."""
+    if args.overfit_one_batch:
+        steps = range(1)
     pid_codes, _ = pd.factorize(pids)  # [N]
     augmentation = batches.Augmentation(
         net_size=(args.net_input_height, args.net_input_width),
@@ -240,10 +271,13 @@ def make_next_batch(args, sampler, pids, paths, steps):
         )
         return rows.numpy(), images, pid_codes[rows.numpy()]
 
+    if args.overfit_one_batch:
+        only_batch = next_batch(0)
+        return lambda step: only_batch
     return next_batch
 
 
-def open_journal(args, logger, fids, steps, k):
+def open_journal(args, logger, fids, steps, k, watches):
     """Return the monitoring.Journal of a run."""
     detailed_logs = None
     if args.detailed_logs:
@@ -262,7 +296,23 @@ def open_journal(args, logger, fids, steps, k):
         k,
         args.histogram_frequency,
         detailed_logs,
+        watches,
     )
+
+
+def dry_run(next_batch, steps, notes):
+    """Read the first batch, and say on stderr what a run would have begun with."""
+    logger = common.setup_logging()
+    for note in notes:
+        logger.info(note)
+    if steps:
+        next_batch(steps.start)
+        logger.info(
+            'dry run: flags, data, network, weights and the first batch are in order; '
+            'nothing was written'
+        )
+    else:
+        logger.info(f'dry run: the run is finished after {steps.start} iterations')
 
 
 def check_finite(losses, step, state):
@@ -301,10 +351,19 @@ def main(argv=None):
     embedder, optimizer, state = build_state(args)
     if args.resume:
         checkpoint = checkpoints.latest(args.experiment_root)
-        notes.append(f'resuming {checkpoint}: {state.load(checkpoint)}')
+        weights = f'resuming {checkpoint}: {state.load(checkpoint)}'
+    else:
+        weights = initialise(embedder, args.model_name, args.initial_checkpoint)
+    steps = range(state.step, args.train_iterations)
+    if steps:
+        notes += describe_run(args, pids, embedder, optimizer, weights)
+    next_batch = make_next_batch(args, sampler, pids, paths, steps)
+    if args.dry_run:
+        dry_run(next_batch, steps, notes)
+        return
+    if args.resume:
         write_args(args)
     else:
-        notes.append(initialise(embedder, args.model_name, args.initial_checkpoint))
         create_experiment(args, state)
     logger = common.setup_logging(os.path.join(args.experiment_root, 'train.log'))
     for note in notes:
@@ -315,7 +374,6 @@ def main(argv=None):
             'computed in float32 and rounded, right but slower than --precision float32'
         )
 
-    steps = range(state.step, args.train_iterations)
     if not steps:
         logger.info(
             f'nothing to do: the run is finished after {state.step} iterations; raise '
@@ -324,9 +382,11 @@ def main(argv=None):
         return
     # Neighbours to look at: the K - 1 other images of a PID, or one if there is none.
     k = max(1, args.batch_k - 1)
+    collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
+    overfit = diagnosis.OverfitWatch()
     done = train(
         steps,
-        make_next_batch(args, sampler, pids, paths, steps),
+        next_batch,
         make_train_step(
             embedder,
             optimizer,
@@ -343,12 +403,15 @@ def main(argv=None):
             args.train_iterations,
             args.warmup_iterations,
         ),
-        open_journal(args, logger, fids, steps, k),
+        open_journal(args, logger, fids, steps, k, (collapse, overfit)),
         state,
         lambda done: (
             args.checkpoint_frequency and done % args.checkpoint_frequency == 0
         ),
     )
+    if args.overfit_one_batch:
+        has_worked, verdict = overfit.verdict()
+        (logger.info if has_worked else logger.warning)(verdict)
     if done < args.train_iterations:
         command = shlex.join(
             ['python', sys.argv[0], '--experiment_root', args.experiment_root]

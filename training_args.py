@@ -23,7 +23,7 @@ FREE_ON_RESUME = (
 )
 
 # Flags of one call, not of the experiment.
-NOT_STORED = ('experiment_root', 'resume')
+NOT_STORED = ('experiment_root', 'resume', 'dry_run')
 
 
 class OneOrSeveral(argparse.Action):
@@ -159,6 +159,13 @@ def add_data_flags(parser):
         help='Resize images to the pre-crop size and cut the net input out at random.',
     )
     add_augmentation_flags(data)
+    data.add_argument(
+        '--overfit_one_batch',
+        action='store_true',
+        help='Train on the batch of the first iteration again and again, and say at '
+        'the end whether it was learned by heart: the first thing to try where '
+        'training fails. A few hundred --train_iterations are enough.',
+    )
     common.add_loading_threads(data)
     data.add_argument(
         '--seed',
@@ -285,6 +292,12 @@ def add_bookkeeping_flags(parser):
         'args.json. Of the command line, only --image_root, --loading_threads, '
         '--checkpoint_frequency, --histogram_frequency, --detailed_logs and a larger '
         '--train_iterations count.',
+    )
+    bookkeeping.add_argument(
+        '--dry_run',
+        action='store_true',
+        help='Check flags, data, network and weights, read the first batch, and leave '
+        'without training or writing anything.',
     )
     bookkeeping.add_argument(
         '--checkpoint_frequency',

@@ -51,7 +51,7 @@ PAPER = {
 NO_HYPERPARAMETERS = {
     *('help', 'experiment_root', 'train_set', 'image_root', 'initial_checkpoint'),
     *('resume', 'seed', 'loading_threads', 'checkpoint_frequency'),
-    *('histogram_frequency', 'detailed_logs'),
+    *('histogram_frequency', 'detailed_logs', 'dry_run', 'overfit_one_batch'),
 }
 
 # Records where it is called and its arguments, a line each, then an empty line; fails

@@ -1,0 +1,370 @@
+"""What a run says of itself: data, network and memory before it starts; collapse."""
+
+import collections
+import math
+
+import numpy as np
+import tensorflow as tf
+
+import common
+
+# The paper's schedule visits every identity of Market-1501 so often (25000 iterations
+# of 18 identities, 751 in all), and those of MARS about as often.
+PAPER_PIDS = 751
+PAPER_VISITS = 600
+PAPER_DECAY_SHARE = 0.6
+
+# By which factor data and schedule may differ from the paper's without a suggestion.
+FAR = 2
+
+# What TensorFlow takes at the first steps beyond the arrays that are counted here:
+# compiled kernels and their scratch space; measured, see docs/diagnosis.md.
+RUNTIME_BYTES = 100e6
+
+# Batches of images in memory at the same time: in the net, prefetched, being filled.
+BATCHES_IN_MEMORY = 4
+
+# TensorFlow operations whose result is their operand's memory.
+ALIASES = {'Identity', 'Reshape', 'Squeeze', 'ExpandDims', 'StopGradient'}
+
+# What is no activation: it is counted elsewhere, or is tiny.
+NO_ACTIVATIONS = {'ReadVariableOp', 'Const', 'Placeholder', 'Shape'}
+
+# Losses that are ln 2, or the margin, where all embeddings are one point.
+TRIPLET_LOSSES = ('batch_hard', 'batch_all', 'batch_all_nonzero', 'batch_sample')
+
+# A run has collapsed if, over so many iterations, its loss was as near to that value,
+# and its embeddings had only this share of the spread they began with.
+COLLAPSE_WINDOW = 100
+COLLAPSE_LOSS = 0.01
+COLLAPSE_SPREAD = 0.1
+
+# Iterations that tell where a loss ends.
+FEW = 10
+
+# One batch is learned if its loss has fallen to this share, with this precision.
+LEARNED_LOSS = 0.5
+LEARNED_PRECISION = 0.99
+
+
+# --- tables ----------------------------------------------------------------------
+
+
+def format_table(title, rows):
+    """Return the lines of a table, list of str.
+
+    Args:
+        title: its first line.
+        rows: list of (name, text); those whose text is None are left out.
+    """
+    rows = [(name, text) for name, text in rows if text is not None]
+    width = max(len(name) for name, _ in rows)
+    return [title, *(f'  {name:<{width}}  {text}' for name, text in rows)]
+
+
+def data_table(pids, batch_p, batch_k, train_iterations, is_decaying):
+    """Return what a run should know of its data, list of str.
+
+    Args:
+        pids: object array [N] of str.
+        batch_p, batch_k: P and K.
+        train_iterations: of the whole run.
+        is_decaying: whether the learning rate decays, so that a suggested schedule
+            says when.
+    """
+    names, rows = common.group_rows(pids)
+    counts = np.array([len(rows_of_one) for rows_of_one in rows])
+    num_few = np.count_nonzero(counts < batch_k)
+    visits = train_iterations * batch_p / len(names)
+    passes = train_iterations * batch_p * batch_k / len(pids)
+    return format_table(
+        'data',
+        [
+            ('images', f'{len(pids)}'),
+            ('identities', f'{len(names)}'),
+            (
+                'images per identity',
+                f'min {counts.min()}, median {np.median(counts):g}, max {counts.max()}',
+            ),
+            (
+                f'fewer than K = {batch_k}',
+                f'{num_few} identities'
+                + (', whose images come twice in a batch' if num_few else ''),
+            ),
+            (
+                'schedule',
+                f'{train_iterations} iterations of {batch_p} x {batch_k}: every '
+                f'identity {visits:.3g} times, every image {passes:.3g} times',
+            ),
+            (
+                'suggestion',
+                suggest_schedule(len(names), batch_p, train_iterations, is_decaying),
+            ),
+        ],
+    )
+
+
+def suggest_schedule(num_pids, batch_p, train_iterations, is_decaying=True):
+    """Return the schedule that is the paper's for so many identities, or None.
+
+        iterations = 600 * num_pids / P, the decay beginning after 60 % of them
+
+    There is none where the number of identities is within a factor of 2 of
+    Market-1501's, or the schedule is already within a factor of 2 of this one.
+    """
+    iterations = round_to_two_digits(PAPER_VISITS * num_pids / batch_p)
+    if is_near(num_pids, PAPER_PIDS) or is_near(train_iterations, iterations):
+        return None
+    start = round_to_two_digits(PAPER_DECAY_SHARE * iterations)
+    decay = f' --decay_start_iteration {start}' if is_decaying else ''
+    return (
+        f'--train_iterations {iterations}{decay} would show every identity about '
+        f'{PAPER_VISITS} times, as the paper does'
+    )
+
+
+def is_near(a, b):
+    """Say whether two positive numbers differ by at most the factor FAR."""
+    return max(a, b) <= FAR * min(a, b)
+
+
+def round_to_two_digits(number):
+    """Return a positive number rounded to two significant digits, int, at least 1."""
+    unit = 10 ** max(0, math.floor(math.log10(number)) - 1)
+    return max(1, round(number / unit) * unit)
+
+
+def network_table(embedder, names, weights):
+    """Return what a run should know of its network, list of str.
+
+    Args:
+        embedder: of model.build_model.
+        names: of net and head.
+        weights: what was loaded, left random and unused, as a text.
+    """
+    total = count_numbers(embedder.variables)
+    trainable = count_numbers(embedder.trainable_variables)
+    return format_table(
+        'network',
+        [
+            ('net and head', ', '.join(names)),
+            (
+                'parameters',
+                f'{trainable:,} trained, {total - trainable:,} not (moving averages)',
+            ),
+            ('weights', weights),
+        ],
+    )
+
+
+def count_numbers(variables):
+    """Return how many numbers a list of variables holds."""
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def memory_table(embedder, optimizer, batch_size, net_size, free):
+    """Return what a run will need of the main memory, list of str.
+
+    Args:
+        embedder: of model.build_model.
+        optimizer: a Keras optimizer, built for it.
+        batch_size: B.
+        net_size: (height, width), pixels.
+        free: bytes that can be had, or None if unknown.
+    """
+    state = 4 * count_numbers([*embedder.variables, *optimizer.variables])  # float32
+    gradients = 4 * count_numbers(embedder.trainable_variables)  # All at once.
+    activations = measure_activations(embedder, batch_size, net_size)
+    images = BATCHES_IN_MEMORY * batch_size * math.prod(net_size) * 3 * 4
+    needed = activations + gradients + images + RUNTIME_BYTES
+    advice = None
+    if free is not None and needed > free:
+        advice = (
+            'likely to run out of memory: lower --batch_p first, then the net input, '
+            'or choose a smaller --model_name ("Out of memory" in README.md)'
+        )
+    return format_table(
+        'memory',
+        [
+            ('weights, optimizer', f'{gigabytes(state)}, already there'),
+            ('gradients', gigabytes(gradients)),
+            (
+                'activations',
+                f'{gigabytes(activations)} for {batch_size} images of '
+                f'{net_size[0]}x{net_size[1]}',
+            ),
+            ('images', gigabytes(images)),
+            (
+                'still needed',
+                f'about {gigabytes(needed)}'
+                + ('' if free is None else f' of {gigabytes(free)} available'),
+            ),
+            ('advice', advice),
+        ],
+    )
+
+
+def gigabytes(num_bytes):
+    """Return a number of bytes as a text, in GB of 10^9, to the nearest 10 MB."""
+    return f'{num_bytes / 1e9:.2f} GB'
+
+
+def measure_activations(embedder, batch_size, net_size):
+    """Return the bytes that a forward pass keeps for the backward pass.
+
+    Both are traced, not run; what counts is every tensor of the former that the latter
+    reads, once.
+
+    Args:
+        embedder: of model.build_model.
+        batch_size: B.
+        net_size: (height, width), pixels.
+    """
+
+    @tf.function
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            embs = embedder(images, training=True)['emb']
+        return tape.gradient(embs, embedder.trainable_variables)
+
+    images = tf.TensorSpec((batch_size, *net_size, 3))
+    operations = gradients.get_concrete_function(images).graph.get_operations()
+    kept = {}
+    for operation in filter(is_backward, operations):
+        for tensor in map(find_memory, operation.inputs):
+            is_activation = tensor.op.type not in NO_ACTIVATIONS
+            if (
+                is_activation
+                and not is_backward(tensor.op)
+                and tensor.shape.is_fully_defined()
+            ):
+                kept[tensor.name] = tensor.shape.num_elements() * tensor.dtype.size
+    return sum(kept.values())
+
+
+def is_backward(operation):
+    """Say whether an operation of a graph belongs to its backward pass."""
+    return operation.name.startswith('gradient_tape/')
+
+
+def find_memory(tensor):
+    """Return the tensor whose memory a tensor shares."""
+    while tensor.op.type in ALIASES and tensor.op.inputs:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def free_memory():
+    """Return the bytes of main memory that can be had, or None where unknown."""
+    try:
+        with open('/proc/meminfo', encoding='ascii') as file:
+            fields = dict(line.split(':') for line in file)
+        return 1024 * int(fields['MemAvailable'].split()[0])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+# --- collapse --------------------------------------------------------------------
+
+
+def collapsed_loss(loss_name, margin):
+    """Return the loss where all embeddings are one point, or None if that is no sign.
+
+    Args:
+        loss_name: of --loss.
+        margin: float, 'soft' or 'none'.
+    """
+    if loss_name not in TRIPLET_LOSSES or margin == 'none':
+        return None
+    return math.log(2) if margin == 'soft' else margin
+
+
+class CollapseWatch:
+    """Notices, once, that a run maps all images to one point.
+
+    That is so if, over the last 100 iterations, the mean loss was within 1 % of the
+    loss of identical embeddings, and the mean distance in the batch below a tenth of
+    what it was at first. A healthy run may rest at that loss too, or shrink for a
+    while, but not both so far.
+
+    Args:
+        expected_loss: of collapsed_loss.
+    """
+
+    def __init__(self, expected_loss):
+        self.expected_loss = expected_loss
+        self.first_spread = None
+        self.losses = collections.deque(maxlen=COLLAPSE_WINDOW)
+        self.spreads = collections.deque(maxlen=COLLAPSE_WINDOW)
+        self.has_warned = expected_loss is None
+
+    def observe(self, mean_loss, spread, precision):
+        """Count an iteration; return a warning, or None.
+
+        Args:
+            mean_loss: of the batch.
+            spread: mean distance of the batch's images.
+            precision: of their nearest neighbours; it does not count here.
+        """
+        if self.has_warned:
+            return None
+        if self.first_spread is None:
+            self.first_spread = spread
+        self.losses.append(mean_loss)
+        self.spreads.append(spread)
+        if len(self.losses) < COLLAPSE_WINDOW:
+            return None
+        gap = abs(np.mean(self.losses) - self.expected_loss)
+        first, last = self.first_spread, np.mean(self.spreads)
+        if gap > COLLAPSE_LOSS * self.expected_loss or last > COLLAPSE_SPREAD * first:
+            return None
+        self.has_warned = True
+        return (
+            f'the embeddings have collapsed: for {COLLAPSE_WINDOW} iterations the loss '
+            f'has been {self.expected_loss:.3f}, that of identical embeddings, and the '
+            f'mean distance in the batch fell from {first:.2g} to {last:.2g}. Start '
+            'anew with a lower --learning_rate, or with smaller --batch_p and '
+            '--batch_k first; check above that the weights were loaded; or try '
+            '--loss batch_sample'
+        )
+
+
+# --- one batch -------------------------------------------------------------------
+
+
+class OverfitWatch:
+    """Judges a run on a single batch: whether it learned it by heart."""
+
+    def __init__(self):
+        self.first_losses = []
+        self.losses = collections.deque(maxlen=FEW)
+        self.precisions = collections.deque(maxlen=FEW)
+
+    def observe(self, mean_loss, spread, precision):
+        """Count an iteration; see CollapseWatch.observe. There is no warning."""
+        if not self.first_losses:
+            self.first_losses.append(mean_loss)
+        self.losses.append(mean_loss)
+        self.precisions.append(precision)
+
+    def verdict(self):
+        """Return (whether it worked, what to say of it).
+
+        It worked if the mean loss of the last 10 iterations is at most half of the
+        first iteration's, and their precision at least 99 %.
+        """
+        first, last = self.first_losses[0], float(np.mean(self.losses))
+        precision = float(np.mean(self.precisions))
+        figures = f'loss from {first:.3f} to {last:.3f}, precision {precision:.1%}'
+        has_fallen = last <= LEARNED_LOSS * first or (first <= 0 and last <= first)
+        if has_fallen and precision >= LEARNED_PRECISION:
+            return True, (
+                f'one batch was learned by heart ({figures}): images, net, loss and '
+                'optimizer work together'
+            )
+        return False, (
+            f'one batch was not learned by heart ({figures}). Give it more '
+            '--train_iterations; if the loss stays, raise or lower --learning_rate by '
+            'a factor of ten; check in TensorBoard (--image_frequency 1) that images '
+            'and PIDs belong together, and above that the weights were loaded'
+        )
