@@ -20,6 +20,9 @@ KEY_SUFFIX = '/.ATTRIBUTES/VARIABLE_VALUE'
 # The number of updates made so far, as TensorFlow 1 names it.
 STEP_NAME = 'global_step'
 
+# The factor of the loss in a float16 run, and the iterations since it last changed.
+SCALE_NAMES = {'dynamic_scale': 'loss_scale', 'step_counter': 'loss_scale_steps'}
+
 # What an optimizer keeps of each variable, and its last part in checkpoints: as
 # TensorFlow 1 names it, where it has such an optimizer.
 SLOT_NAMES = {
@@ -35,6 +38,7 @@ SLOT_NAMES = {
 UNUSED_PARTS = ('logits', 'Logits')
 UNUSED_NAMES = (
     STEP_NAME,
+    *SCALE_NAMES.values(),
     'beta1_power',
     'beta2_power',
     'save_counter',
@@ -368,14 +372,19 @@ def name_optimizer_variables(optimizer, trainable_variables):
 
     Returns:
         dict with `global_step` and, for Adam, `VARIABLE/Adam` and `VARIABLE/Adam_1`;
-        see SLOT_NAMES. The learning rate is no state: it follows from the step.
+        see SLOT_NAMES. If it scales the loss, also what SCALE_NAMES names. The learning
+        rate is no state: it follows from the step.
     """
+    named = {STEP_NAME: optimizer.iterations}
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        for attribute, name in SCALE_NAMES.items():
+            named[name] = getattr(optimizer, attribute)
+        optimizer = optimizer.inner_optimizer
     slot_names = next(
         names for kind, names in SLOT_NAMES.items() if isinstance(optimizer, kind)
     )
     # Keras calls the slot of a/b 'adam/a_b_momentum'.
     owners = {v.path.replace('/', '_'): v.path for v in trainable_variables}
-    named = {STEP_NAME: optimizer.iterations}
     for variable in optimizer.variables:
         owner, _, slot = variable.path.removeprefix(f'{optimizer.name}/').rpartition(
             '_'

@@ -84,6 +84,8 @@ def write_scalars(outcome, k, learning_rate, secs_per_iter, secs_input):
     tf.summary.scalar('learning_rate', learning_rate)
     tf.summary.scalar('secs_per_iter', secs_per_iter)
     tf.summary.scalar('secs_input', secs_input)
+    if 'loss_scale' in outcome:
+        tf.summary.scalar('loss_scale', outcome['loss_scale'])
 
 
 def write_histograms(outcome, pids):

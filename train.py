@@ -82,6 +82,7 @@ def build_state(args):
         args.weight_decay,
         args.adam_beta1_at_decay,
         args.decay_start_iteration,
+        args.precision,
     )
     state = checkpoints.TrainingState(embedder, optimizer, args.experiment_root)
     return embedder, optimizer, state
@@ -127,7 +128,8 @@ def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed):
     It maps (images float32 [B, H, W, 3], pids [B], learning rate, step int64) to a dict
     of `losses` [B], `embs` [B, D], `dists` [B, B] and the scalars `top1` and
     `precision` (of the k nearest), all float32, and updates the weights. What a loss
-    draws at random depends on `seed`, an int64, and the step.
+    draws at random depends on `seed`, an int64, and the step. If the optimizer scales
+    the loss, `loss_scale` is its factor for the next iteration.
     """
 
     @tf.function
@@ -138,18 +140,24 @@ def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed):
             losses = loss.batch_losses(
                 loss_name, dists, pids, margin, tf.stack([seed, step])
             )  # [B]
-            mean_loss = tf.reduce_mean(losses)
+            mean_loss = optimizer.scale_loss(tf.reduce_mean(losses))
         gradients = tape.gradient(mean_loss, embedder.trainable_variables)
         optimizer.learning_rate.assign(learning_rate)
+        iterations = tf.identity(optimizer.iterations)
         optimizer.apply(gradients, embedder.trainable_variables)
+        # Where scaled gradients overflow there is no update, but an iteration it is.
+        optimizer.iterations.assign(iterations + 1)
         top1, precision = loss.batch_scores(dists, pids, k)
-        return {
+        outcome = {
             'losses': losses,
             'embs': embs,
             'dists': dists,
             'top1': top1,
             'precision': precision,
         }
+        if hasattr(optimizer, 'dynamic_scale'):
+            outcome['loss_scale'] = tf.identity(optimizer.dynamic_scale)
+        return outcome
 
     return train_step
 
@@ -207,6 +215,7 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
             )
             done = step + 1
             check_finite(outcome['losses'].numpy(), done, state)
+            check_loss_scale(outcome, done, state)
             journal.write(done, rows, pids, learning_rate, outcome, secs_input)
             is_last = stop.is_made or done == steps.stop
             if is_last or is_due(done):
@@ -319,6 +328,17 @@ def check_finite(losses, step, state):
     """Raise ValueError if a loss of iteration `step` is NaN or infinite."""
     if not np.isfinite(losses).all():
         raise divergence(f'the loss became {losses.mean()}', step, state)
+
+
+def check_loss_scale(outcome, step, state):
+    """Raise ValueError if gradients have overflowed whatever the loss' scale was.
+
+    The loss and the weights would stay as they are, and the run go on for nothing.
+    """
+    scale = float(outcome.get('loss_scale', 1))
+    if scale < optimizers.SMALLEST_LOSS_SCALE:
+        what = f'gradients overflow, even with a loss scale of {scale:.1e},'
+        raise divergence(what, step, state)
 
 
 def check_weights(state, step):

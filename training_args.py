@@ -9,9 +9,7 @@ import loss
 import optimizers
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
-
-# float16 would need its loss scaled, and the scale kept in the checkpoints.
-PRECISION_CHOICES = ('float32', 'bfloat16')
+from precision import PRECISION_CHOICES
 
 # What --resume takes from the command line: it does not change the mathematics.
 FREE_ON_RESUME = (
@@ -118,7 +116,9 @@ def add_model_flags(parser):
         choices=PRECISION_CHOICES,
         help='Number format of activations and products; weights, batch-norm '
         'statistics, distances, loss and optimizer are float32 in any case. bfloat16 '
-        'is faster where the processor has it (AVX-512, GPU), slower elsewhere.',
+        'is faster where the processor has it (AVX-512, GPU), slower elsewhere; so is '
+        'float16 (AVX512-FP16, GPU), more precise, but its range is small: the loss '
+        'is scaled as far as its gradients allow.',
     )
 
 

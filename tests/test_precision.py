@@ -1,13 +1,18 @@
 """Number formats: what is rounded, what is not, and what happens without hardware."""
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import checkpoints
+import embed
 import layers
 import model
+import optimizers
 import precision
 import tiny_run
+import train
 
 
 @pytest.mark.parametrize('name', ['bfloat16', 'float16'])
@@ -83,15 +88,98 @@ def test_unknown_precision_names_the_choices():
         model.build_model('small_stripes', 'direct', 8, 'int8')
 
 
-def test_bfloat16_run_trains_and_resumes_bit_for_bit(tmp_path):
-    tiny_run.write_dataset(tmp_path)
-    more = ('--model_name', 'small_stripes', '--precision', 'bfloat16')
-    tiny_run.start(tmp_path, tmp_path / 'whole', *more, '--train_iterations', '2')
-    tiny_run.start(tmp_path, tmp_path / 'parts', *more, '--train_iterations', '1')
-    tiny_run.resume(tmp_path / 'parts', '--train_iterations', '2')
-    whole = tiny_run.read_checkpoint(tmp_path / 'whole', 2)
+@pytest.fixture(scope='module', params=['bfloat16', 'float16'])
+def half(request, tmp_path_factory):
+    """Return (directory with data and `whole`, a run of two iterations, its flags)."""
+    directory = tmp_path_factory.mktemp(request.param)
+    tiny_run.write_dataset(directory)
+    more = ('--model_name', 'small_stripes', '--precision', request.param)
+    tiny_run.start(directory, directory / 'whole', *more)
+    return directory, more
+
+
+def test_half_run_resumes_bit_for_bit(half):
+    directory, more = half
+    tiny_run.start(directory, directory / 'parts', *more, '--train_iterations', '1')
+    tiny_run.resume(directory / 'parts', '--train_iterations', '2')
+    whole = tiny_run.read_checkpoint(directory / 'whole', 2)
     del whole['save_counter']  # The interrupted run saved once more.
-    parts = tiny_run.read_checkpoint(tmp_path / 'parts', 2)
+    parts = tiny_run.read_checkpoint(directory / 'parts', 2)
     assert whole.keys() == parts.keys() - {'save_counter'}
     for name, value in whole.items():
         np.testing.assert_array_equal(parts[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize('name', ['float32', 'bfloat16', 'float16'])
+def test_run_is_embedded_in_every_precision(half, name):
+    directory, _ = half
+    output = directory / f'{name}.h5'
+    flags = ('--dataset', directory / 'train.csv', '--filename', output, '--quiet')
+    roots = ('--experiment_root', directory / 'whole', '--precision', name)
+    embed.main([str(flag) for flag in (*roots, *flags)])
+    with h5py.File(output) as file:
+        assert np.isfinite(file['emb'][:]).all()
+
+
+def make_scaled(initial_scale=None):
+    """Return (embedder, optimizer, train step) in float16, the scale being given."""
+    embedder = model.build_model('small_stripes', 'direct', 8, 'float16')
+    optimizer = optimizers.build(
+        'sgd', embedder.trainable_variables, 1e-4, precision='float16'
+    )
+    if initial_scale is not None:
+        optimizer.dynamic_scale.assign(initial_scale)
+    step = train.make_train_step(
+        embedder, optimizer, 'batch_hard', 'sqeuclidean', 'soft', k=1, seed=0
+    )
+    images = tf.random.stateless_uniform((4, 32, 16, 3), [1, 2], 0, 255)
+    pids = tf.constant([0, 0, 1, 1])
+    return (
+        embedder,
+        optimizer,
+        lambda number: step(images, pids, 1.0, tf.constant(number, tf.int64)),
+    )
+
+
+def test_overflow_leaves_an_update_out_and_halves_the_scale():
+    embedder, optimizer, step = make_scaled(initial_scale=2.0**100)
+    before = [variable.numpy() for variable in embedder.trainable_variables]
+    outcome = step(0)
+    assert np.isfinite(outcome['losses']).all()  # The run has not diverged.
+    for variable, value in zip(embedder.trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert float(outcome['loss_scale']) == 2.0**99
+    assert int(optimizer.iterations) == 1  # An iteration all the same.
+
+
+def test_scale_does_not_change_the_update():
+    # Powers of two: products with them are exact, unless they leave the format's range.
+    moves = []
+    for scale in (2.0**6, 2.0**8):
+        tf.keras.utils.set_random_seed(1)
+        embedder, _, step = make_scaled(scale)
+        before = embedder.trainable_variables[-1].numpy()
+        assert float(step(0)['loss_scale']) == scale
+        moves.append(embedder.trainable_variables[-1].numpy() - before)
+    assert np.abs(moves[0]).max() > 0
+    error = np.abs(moves[1] - moves[0]).max()
+    assert error < 2**-10 * np.abs(moves[0]).max()  # A digit of float16.
+
+
+def test_scale_is_in_the_checkpoint_under_names_that_tell():
+    embedder, optimizer, _ = make_scaled()
+    state = checkpoints.TrainingState(embedder, optimizer, 'nowhere')
+    assert float(state.variables['loss_scale'].numpy()) == 2**15
+    assert int(state.variables['loss_scale_steps'].numpy()) == 0
+    plain = optimizers.build('sgd', embedder.trainable_variables, 1e-4)
+    names = set(checkpoints.TrainingState(embedder, plain, 'nowhere').variables)
+    assert set(state.variables) - names == {'loss_scale', 'loss_scale_steps'}
+
+
+def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
+    embedder, optimizer, _ = make_scaled()
+    state = checkpoints.TrainingState(embedder, optimizer, str(tmp_path))
+    state.save(0)
+    train.check_loss_scale({'loss_scale': 2.0**-10}, 3, state)
+    with pytest.raises(ValueError, match=r'a loss scale of 4.9e-04, in iteration 3'):
+        train.check_loss_scale({'loss_scale': 2.0**-11}, 3, state)
