@@ -22,6 +22,7 @@ from precision import PRECISION_CHOICES
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 inference = common.lazy_import('inference')
+layers = common.lazy_import('layers')
 model = common.lazy_import('model')
 
 # What embed.py needs to know of a training run.
@@ -171,6 +172,8 @@ def read_training_args(experiment_root):
 def restore_model(training, prefix, precision):
     """Return (model, report) of a training run and one of its checkpoints.
 
+    The model has its batch norms folded: it embeds faster and cannot be trained.
+
     Args:
         training: dict of its flags.
         prefix: of the checkpoint.
@@ -182,7 +185,9 @@ def restore_model(training, prefix, precision):
         training['embedding_dim'],
         precision,
     )
-    return embedder, checkpoints.load_weights(embedder, prefix)
+    report = checkpoints.load_weights(embedder, prefix)
+    layers.fold(embedder)
+    return embedder, report
 
 
 def image_size(training, crop):

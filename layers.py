@@ -188,9 +188,9 @@ class Conv(keras.layers.Layer):
     def convolve(self, inputs):
         """Return the convolution alone, [B, H', W', filters]."""
         kernel = tf.convert_to_tensor(self.weights_)
-        return in_native_precision(self.convolve_with, inputs, kernel)
+        return in_native_precision(self.multiply, inputs, kernel)
 
-    def convolve_with(self, inputs, kernel):
+    def multiply(self, inputs, kernel):
         """Return the convolution of inputs and kernel, in their precision."""
         padding = 'SAME'
         if self.pads_explicitly and self.stride > 1 and self.size > 1:
@@ -211,7 +211,50 @@ class Conv(keras.layers.Layer):
         return outputs if self.activation is None else self.activation(outputs)
 
 
-class ConvBN(Conv):
+class Foldable:
+    """A layer that inference may run as one product with biases, without batch norm.
+
+    The layer has `weights_`, `batch_norm` (perhaps None) and `multiply`, its product of
+    inputs and kernel.
+    """
+
+    folded = None  # (kernel, biases), float32 NumPy arrays, once `fold` was called.
+
+    def fold(self):
+        """Run from now on with the batch norm folded into the weights as they are."""
+        norm = self.batch_norm
+        if norm is None:
+            return
+        kernel, beta, gamma, mean, variance = (
+            np.float64(variable)
+            for variable in (
+                *(self.weights_, norm.beta, norm.gamma),
+                *(norm.moving_mean, norm.moving_variance),
+            )
+        )
+        inv_std = 1 / np.sqrt(variance + norm.epsilon)
+        self.folded = self.fold_arrays(kernel, 0, beta, gamma, mean, inv_std)
+
+    def fold_arrays(self, kernel, *arrays):
+        """Return fold_batch_norm(kernel, *arrays)."""
+        return fold_batch_norm(kernel, *arrays)
+
+    def multiply_folded(self, inputs, training):
+        """Return the folded product plus biases, [B, ..., C] of [B, ..., C_in].
+
+        Raises:
+            ValueError: this is training.
+        """
+        if training:
+            raise ValueError(f'{self.path} is folded for inference; it cannot train')
+        # In a graph, arrays become constants where variables would be read at every
+        # call; TensorFlow makes one kernel of convolution, biases, sum and ReLU.
+        kernel, biases = (tf.constant(a, inputs.dtype) for a in self.folded)
+        outputs = in_native_precision(self.multiply, inputs, kernel)
+        return tf.nn.bias_add(outputs, biases)
+
+
+class ConvBN(Foldable, Conv):
     """As Conv, with batch norm in the place of the biases.
 
     Args:
@@ -228,7 +271,10 @@ class ConvBN(Conv):
 
     def call(self, inputs, training=False):
         """Map [B, H, W, C_in] to [B, H', W', filters]."""
-        outputs = self.batch_norm(self.convolve(inputs), training=training)
+        if self.folded is None:
+            outputs = self.batch_norm(self.convolve(inputs), training=training)
+        else:
+            outputs = self.multiply_folded(inputs, training)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -243,14 +289,19 @@ class DepthwiseConvBN(ConvBN):
             initializer=self.initializer,
         )
 
-    def convolve_with(self, inputs, kernel):
+    def multiply(self, inputs, kernel):
         """Return the depthwise convolution of [B, H, W, C], [B, H', W', C]."""
         return tf.nn.depthwise_conv2d(
             inputs, kernel, [1, self.stride, self.stride, 1], 'SAME'
         )
 
+    def fold_arrays(self, kernel, *arrays):
+        """Return fold_batch_norm of kernels [size, size, C, 1]: C is their output."""
+        kernel, biases = fold_batch_norm(kernel.swapaxes(2, 3), *arrays)
+        return kernel.swapaxes(2, 3), biases
 
-class Dense(keras.layers.Layer):
+
+class Dense(Foldable, keras.layers.Layer):
     """Fully connected layer: with a bias, or with batch norm in its place.
 
     Args:
@@ -286,14 +337,21 @@ class Dense(keras.layers.Layer):
                 name='biases', shape=(self.units,), initializer='zeros'
             )
 
+    def multiply(self, inputs, weights):
+        """Return the product of [B, F] and [F, units], in their precision."""
+        return tf.matmul(inputs, weights)
+
     def call(self, inputs, training=False):
         """Map [B, F] to [B, units]."""
-        weights = tf.convert_to_tensor(self.weights_)
-        outputs = in_native_precision(tf.matmul, inputs, weights)
-        if self.batch_norm is None:
-            outputs += tf.convert_to_tensor(self.biases)
+        if self.folded is not None:
+            outputs = self.multiply_folded(inputs, training)
         else:
-            outputs = self.batch_norm(outputs, training=training)
+            weights = tf.convert_to_tensor(self.weights_)
+            outputs = in_native_precision(self.multiply, inputs, weights)
+            if self.batch_norm is None:
+                outputs += tf.convert_to_tensor(self.biases)
+            else:
+                outputs = self.batch_norm(outputs, training=training)
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -313,6 +371,20 @@ def in_native_precision(product, inputs, weights):
 def global_average_pool(features):
     """Average [B, H, W, C] over the image: [B, C], float32 from any precision."""
     return tf.reduce_mean(tf.cast(features, tf.float32), axis=[1, 2])
+
+
+def fold(model):
+    """Fold every batch norm of a model into the product before it, for inference.
+
+    The weights are taken as they are now; the embeddings differ by float32's rounding,
+    and the model cannot be trained any more.
+
+    Args:
+        model: a Keras model or layer that is built.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, Foldable):
+            layer.fold()
 
 
 def fold_batch_norm(kernel, biases, beta, gamma, mean, inv_std):

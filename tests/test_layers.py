@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import golden_recipe
 import layers
+import model
 
 
 def test_batch_norm_moves_its_averages_by_a_tenth_towards_the_unbiased_variance():
@@ -101,3 +103,58 @@ def test_folding_an_ordinary_net_leaves_its_output():
     folded.weights_.assign(kernel)
     folded.biases.assign(biases)
     np.testing.assert_allclose(folded(inputs), conv(inputs, training=False), atol=1e-5)
+
+
+def set_norm(norm, beta, gamma, mean, variance):
+    norm.beta.assign(beta)
+    norm.gamma.assign(gamma)
+    norm.moving_mean.assign(mean)
+    norm.moving_variance.assign(variance)
+
+
+def test_folded_convolution_has_the_batch_norm_in_kernel_and_biases():
+    conv = layers.ConvBN(1, 1, activation=None, epsilon=0.0, name='conv')
+    inputs = np.float32([1, 2]).reshape(1, 1, 2, 1)
+    conv(inputs)
+    conv.weights_.assign([[[[3.0]]]])
+    set_norm(conv.batch_norm, beta=[10], gamma=[2], mean=[1], variance=[4])
+    conv.fold()
+    kernel, biases = conv.folded
+    # (3 x - 1) / sqrt(4) * 2 + 10 = 3 x + 9
+    np.testing.assert_array_equal(kernel, [[[[3]]]])
+    np.testing.assert_array_equal(biases, [9])
+    np.testing.assert_array_equal(np.ravel(conv(inputs)), [12, 15])
+    with pytest.raises(ValueError, match='conv is folded for inference; it cannot tra'):
+        conv(inputs, training=True)
+
+
+@pytest.mark.parametrize(
+    'net, head, digits',
+    [
+        ('small_stripes', 'fc1024', 'float32'),
+        ('mobilenet_v1_1_224', 'fc1024_normalize', 'float32'),
+        ('small_stripes', 'fc1024', 'bfloat16'),
+    ],
+)
+def test_folded_net_embeds_as_before(net, head, digits):
+    embedder = model.build_model(net, head, 8, digits)
+    rng = np.random.default_rng(0)
+    for layer in embedder._flatten_layers():
+        if isinstance(layer, layers.BatchNorm):
+            beta, mean = rng.normal(0, 0.5, (2, *layer.gamma.shape))
+            gamma, variance = rng.uniform(0.5, 1.5, (2, *layer.gamma.shape))
+            set_norm(layer, beta, gamma, mean, variance)
+    images = np.float32(rng.uniform(0, 255, (2, 64, 32, 3)))
+    before = np.asarray(embedder(images)['emb'])
+    layers.fold(embedder)
+    is_folded = [
+        layer.folded is not None
+        for layer in embedder._flatten_layers()
+        if getattr(layer, 'batch_norm', None) is not None
+    ]
+    assert is_folded and all(is_folded)
+    after = np.asarray(embedder(images)['emb'])
+    # As far from each other as roundings in other places make them.
+    tolerance = {'float32': 1e-4, 'bfloat16': 8 * 2**-8}[digits]
+    assert golden_recipe.error_in_rms(after, before) < tolerance
+    assert (after != before).any()
