@@ -157,6 +157,32 @@ def latest(directory):
     )
 
 
+def find(directory, name=None):
+    """Return the prefix of a checkpoint in a directory, by name or the newest.
+
+    Raises:
+        FileNotFoundError: there is none of that name, or none at all.
+    """
+    if name is None:
+        return latest(directory)
+    prefix = os.path.join(directory, name)
+    if not exists(prefix):
+        names = [
+            file.removesuffix('.index')
+            for file in os.listdir(directory)
+            if file.endswith('.index')
+        ]
+        names.sort(key=lambda name: (len(name), name))  # checkpoint-9 before -10.
+        more = ', ...' if len(names) > 5 else ''
+        raise FileNotFoundError(
+            f'{directory} has no checkpoint {name}; expected one of '
+            f'{", ".join(names[:5])}{more}'
+            if names
+            else f'{directory} has no checkpoint {name}, nor any other'
+        )
+    return prefix
+
+
 def restore(variables, weights, source, is_unused_ok=None):
     """Give variables the arrays of their names.
 

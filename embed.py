@@ -6,7 +6,8 @@
 Reads args.json and the newest checkpoint. Writes `emb`, float32 [N, D], in CSV order,
 with `fid` and `pid`, to market1501_query_embeddings.h5 in the experiment root; with
 --flip_augment or --crop_augment five also `emb_aug`, float32 [A, N, D], one layer for
-each variant that `augmentation_types` names.
+each variant that `augmentation_types` names. Several machines compute a part each with
+--shard, and --merge joins the parts.
 """
 
 import os
@@ -16,6 +17,7 @@ import aggregators
 import common
 import embeddings
 import images
+import shards
 from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
@@ -122,6 +124,21 @@ def add_output_flags(parser):
         '_embeddings.h5, in the experiment root. An existing file is replaced once '
         'the new one is complete.',
     )
+    output.add_argument(
+        '--shard',
+        type=shards.shard,
+        metavar='I/N',
+        help='Embed part I of N alone, I from 1 to N, and write it beside --filename '
+        'as NAME.shard-I-of-N.h5. Parts are whole batches, so N is at most the number '
+        'of batches.',
+    )
+    output.add_argument(
+        '--merge',
+        action='store_true',
+        help='Embed nothing, but join the parts that --shard wrote to --filename, the '
+        'file that one call without --shard writes. Needs the other flags of the '
+        'parts. The parts stay.',
+    )
     output.add_argument('--quiet', action='store_true', help='No progress, no report.')
 
 
@@ -139,6 +156,11 @@ def parse_args(argv):
         parser.error(
             '--aggregator has nothing to join: add --flip_augment or --crop_augment '
             'five, or leave it out'
+        )
+    if args.merge and args.shard:
+        parser.error(
+            '--merge joins what --shard has computed; give one of the two, the parts '
+            'first'
         )
     if args.filename is None:
         name = pathlib.Path(args.dataset).stem + '_embeddings.h5'
@@ -215,32 +237,98 @@ def image_size(training, crop):
     return pre_crop_size
 
 
-def main(argv=None):
-    args, variants = parse_args(argv)
-    training = read_training_args(args.experiment_root)
-    image_root = args.image_root or training.get('image_root')
+def choose_image_root(image_root, experiment_root, training):
+    """Return the directory that FIDs are relative to.
+
+    Args:
+        image_root: of the command's flags, or None for the training run's.
+        experiment_root: of the training run.
+        training: dict of its flags.
+
+    Raises:
+        ValueError: the training run has none, or several.
+    """
+    image_root = image_root or training.get('image_root')
     if image_root is None:
         raise ValueError(
-            f'{args.experiment_root}/args.json has no image_root; give --image_root'
+            f'{experiment_root}/args.json has no image_root; give --image_root'
         )
     if isinstance(image_root, list):
         raise ValueError(
-            f'{args.experiment_root}/args.json has several image_root '
+            f'{experiment_root}/args.json has several image_root '
             f'({", ".join(image_root)}); say with --image_root which one the data set '
             'belongs to'
         )
+    return image_root
+
+
+def merge(filename, flags, pids, fids, variants, embedding_dim, aggregator):
+    """Join the parts that --shard wrote to the file that one call writes.
+
+    Args:
+        filename: of the whole.
+        flags: dict of the flags of that call.
+        pids, fids: sequences [N] of str, the whole data set.
+        variants: names of images.augmentation_plan, A of them.
+        embedding_dim: D.
+        aggregator: function of aggregators.py, or None if A is 1.
+
+    Raises:
+        FileNotFoundError, ValueError: see shards.find and shards.check.
+    """
+    shape = (len(fids), embedding_dim)
+    if aggregator is not None:
+        shape = (len(variants), *shape)
+    parts = shards.find(filename)
+    attributes = shards.check(parts, flags, fids, shape)
+    embs = shards.read(parts, flags['batch_size'], aggregator is not None)
+    # In the order of embeddings.describe, for the same bytes.
+    attributes = {'args': embeddings.dump_args(flags)} | attributes
+    embeddings.write(
+        *(filename, embs, fids, variants, embedding_dim, aggregator, attributes),
+        pids=pids,
+    )
+
+
+def main(argv=None):
+    args, variants = parse_args(argv)
+    training = read_training_args(args.experiment_root)
+    # Joining parts needs no image.
+    image_root = (
+        None
+        if args.merge
+        else choose_image_root(args.image_root, args.experiment_root, training)
+    )
     pids, fids = common.load_dataset(args.dataset, image_root)
     size = image_size(training, args.crop_augment)
-    common.start_tensorflow()
-    if args.checkpoint is None:
-        prefix = checkpoints.latest(args.experiment_root)
-    else:
-        prefix = os.path.join(args.experiment_root, args.checkpoint)
+    aggregator = aggregators.AGGREGATOR_CHOICES.get(args.aggregator)
     logger = common.setup_logging(quiet=args.quiet)
+    if args.merge:
+        flags = vars(args) | {'merge': False}
+        dim = training['embedding_dim']
+        merge(args.filename, flags, pids, fids, variants, dim, aggregator)
+        logger.info(f'{args.filename}: {len(fids)} embeddings; the parts stay')
+        return
+
+    filename = args.filename
+    if args.shard is not None:
+        rows = shards.rows_of(args.shard, len(fids), args.batch_size)
+        pids, fids = pids[rows.start : rows.stop], fids[rows.start : rows.stop]
+        filename = shards.name_of(filename, args.shard)
+    common.start_tensorflow()
+    prefix = checkpoints.find(args.experiment_root, args.checkpoint)
     # Older runs, and the original's, know no other format than float32.
     precision = args.precision or training.get('precision', 'float32')
     embedder, report = restore_model(training, prefix, precision)
     logger.info(f'{prefix}: {report}')
+    attributes = embeddings.describe(vars(args), prefix)
+    if args.shard is not None:
+        attributes |= shards.describe(
+            args.shard,
+            {name: training[name] for name in TRAINING_FLAGS},
+            precision,
+            checkpoints.variables_by_name(embedder),
+        )
 
     paths = batches.join_paths(image_root, fids)
     dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
@@ -250,16 +338,11 @@ def main(argv=None):
         inference.read_batches(dataset, paths, args.batch_size, args.quiet),
     )
     embeddings.write(
-        args.filename,
-        embs,
-        fids,
-        variants,
-        training['embedding_dim'],
-        aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
-        embeddings.describe(vars(args), prefix),
+        *(filename, embs, fids, variants, training['embedding_dim'], aggregator),
+        attributes,
         pids=pids,
     )
-    logger.info(f'{args.filename}: {len(fids)} embeddings')
+    logger.info(f'{filename}: {len(fids)} embeddings')
 
 
 if __name__ == '__main__':

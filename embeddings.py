@@ -330,14 +330,21 @@ def describe_datasets(file):
     return ', '.join(members) or 'nothing'
 
 
-def check_fids(fids, embedded_fids, csv_file, embeddings_file):
-    """Raise ValueError if the rows of a CSV and of an HDF5 file are other images."""
+def check_fids(fids, embedded_fids, csv_file, embeddings_file, first_row=0):
+    """Raise ValueError if rows of a CSV and of an HDF5 file are other images.
+
+    Args:
+        fids, embedded_fids: of the CSV's rows and of the file's, [N] of str.
+        csv_file, embeddings_file: for the message.
+        first_row: number of rows in the CSV before these.
+    """
     differing = [row for row, fid in enumerate(fids) if fid != embedded_fids[row]]
     if differing:
         row = differing[0]
         raise ValueError(
             f'{len(differing)} of {len(fids)} rows of {csv_file} and {embeddings_file} '
-            f'are different images (first: row {row + 1}, {fids[row]} in the CSV, '
+            f'are different images (first: row {first_row + row + 1}, '
+            f'{fids[row]} in the CSV, '
             f'{embedded_fids[row]} was embedded); embed this very CSV'
         )
 
@@ -473,7 +480,12 @@ def describe(args, checkpoint):
         for name in ('tensorflow', 'keras', 'numpy', 'h5py')
     }
     return {
-        'args': json.dumps(args, sort_keys=True),
+        'args': dump_args(args),
         'checkpoint': checkpoint,
         'versions': json.dumps(versions, sort_keys=True),
     }
+
+
+def dump_args(args):
+    """Return a command's flags, a dict, as the text that the HDF5 file has of them."""
+    return json.dumps(args, sort_keys=True)

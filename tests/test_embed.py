@@ -150,3 +150,16 @@ def test_checkpoint_of_another_net_names_what_it_lacks(experiments):
     prefix = str(experiments['mobilenet_v1_1_224'] / 'checkpoint-25')
     with pytest.raises(ValueError, match='lacks 265 of the 272 variables'):
         checkpoints.load_weights(other, prefix)
+
+
+def test_missing_checkpoint_names_those_that_are_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='has no checkpoint best, nor any oth'):
+        checkpoints.find(str(tmp_path), 'best')
+    for name in ('checkpoint-10', 'checkpoint-9', 'best'):
+        (tmp_path / f'{name}.index').write_bytes(b'')
+    assert checkpoints.find(str(tmp_path), 'best') == str(tmp_path / 'best')
+    with pytest.raises(
+        FileNotFoundError,
+        match='no checkpoint worst; expected one of best, checkpoint-9, checkpoint-10$',
+    ):
+        checkpoints.find(str(tmp_path), 'worst')
