@@ -318,7 +318,11 @@ def imagenet_weights(net, net_name):
         )
     application = getattr(keras.applications, net.KERAS_APPLICATION)
     try:
-        source = application(weights='imagenet', include_top=False)
+        source = application(
+            weights='imagenet',
+            include_top=False,
+            **getattr(net, 'KERAS_ARGUMENTS', {}),
+        )
     except Exception as error:  # keras.utils.get_file raises a bare Exception.
         raise ValueError(
             f'the ImageNet weights of keras.applications.{net.KERAS_APPLICATION} '

@@ -206,6 +206,8 @@ def restore_model(training, prefix, precision):
         training['head_name'],
         training['embedding_dim'],
         precision,
+        # Older runs, and the original's, know no other.
+        training.get('last_stride', model.LAST_STRIDE),
     )
     report = checkpoints.load_weights(embedder, prefix)
     layers.fold(embedder)

@@ -37,6 +37,7 @@ exec "$python" "$here/train.py" \
   --image_root "$image_root" \
   --initial_checkpoint "$initial_checkpoint" \
   --model_name resnet_v1_50 \
+  --last_stride 2 \
   --head_name fc1024 \
   --embedding_dim 128 \
   --precision float32 \

@@ -1,6 +1,7 @@
 """Net and head, joined to one Keras model."""
 
 import importlib
+import inspect
 
 import keras
 
@@ -8,9 +9,18 @@ from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import policy
 
+# Of ResNets, as they were designed; other nets have no choice.
+LAST_STRIDE = 2
 
-def build_model(model_name, head_name, embedding_dim, precision='float32'):
-    """Return a Keras model: images [B, H, W, 3] -> {'emb_raw', 'emb'} [B, D].
+
+def build_model(
+    model_name,
+    head_name,
+    embedding_dim,
+    precision='float32',
+    last_stride=LAST_STRIDE,
+):
+    """Return a Keras model: images [B, H, W, 3] -> {'emb_raw', 'emb', ...} [B, D].
 
     Args:
         model_name: a module of nets/.
@@ -18,23 +28,43 @@ def build_model(model_name, head_name, embedding_dim, precision='float32'):
         embedding_dim: D.
         precision: number format of activations and products; variables and
             embeddings are float32 in any case.
+        last_stride: stride of the last block of a ResNet that has one, 1 or 2.
 
     Returns:
         keras.Model of float32 RGB images in 0..255, any H and W that the net takes;
         its variables' paths are the names they had in TensorFlow 1.
 
     Raises:
-        ValueError: there is no such net, head or precision.
+        ValueError: there is no such net, head or precision, or the net's stride cannot
+            be chosen.
     """
     check_choice('model_name', model_name, NET_CHOICES)
     check_choice('head_name', head_name, HEAD_CHOICES)
     with policy(precision):
         images = keras.Input((None, None, 3), dtype='float32', name='images')
-        features = importlib.import_module(f'nets.{model_name}').build()(images)
+        features = build_net(model_name, last_stride)(images)
         outputs = importlib.import_module(f'heads.{head_name}').head(
             features, embedding_dim
         )
         return keras.Model(images, outputs)
+
+
+def training_embs(outputs):
+    """Return what the loss sees of a model's outputs, [B, D]; see heads."""
+    return outputs.get('emb_train', outputs['emb'])
+
+
+def build_net(model_name, last_stride):
+    """Return the body of a net; see build_model."""
+    build = importlib.import_module(f'nets.{model_name}').build
+    if 'last_stride' in inspect.signature(build).parameters:
+        return build(last_stride=last_stride)
+    if last_stride != LAST_STRIDE:
+        raise ValueError(
+            f'--last_stride {last_stride} is not for --model_name {model_name}, whose '
+            'strides are fixed; leave it out, or choose a ResNet'
+        )
+    return build()
 
 
 def check_choice(flag, name, choices):

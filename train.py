@@ -73,7 +73,11 @@ def build_state(args):
     """Return (model, optimizer, TrainingState) of a run, the weights random."""
     tf.keras.utils.set_random_seed(args.seed)
     embedder = model.build_model(
-        args.model_name, args.head_name, args.embedding_dim, args.precision
+        args.model_name,
+        args.head_name,
+        args.embedding_dim,
+        args.precision,
+        args.last_stride,
     )
     optimizer = optimizers.build(
         args.optimizer,
@@ -135,7 +139,7 @@ def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed):
     @tf.function
     def train_step(images, pids, learning_rate, step):
         with tf.GradientTape() as tape:
-            embs = embedder(images, training=True)['emb']  # [B, D]
+            embs = model.training_embs(embedder(images, training=True))  # [B, D]
             dists = loss.cdist(embs, embs, metric)  # [B, B]
             losses = loss.batch_losses(
                 loss_name, dists, pids, margin, tf.stack([seed, step])

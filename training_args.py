@@ -96,6 +96,15 @@ def add_model_flags(parser):
         help='What turns its features into embeddings, a module of heads/.',
     )
     network.add_argument(
+        '--last_stride',
+        default=2,
+        type=int,
+        choices=(1, 2),
+        help='ResNets only: stride of the last block that has one, the third in the '
+        'layout of TF-Slim. 1 keeps twice the height and width for the fourth: finer '
+        'features, 1.7 times the work of a ResNet-50, the same weights.',
+    )
+    network.add_argument(
         '--embedding_dim',
         default=128,
         type=common.positive_int,
@@ -105,9 +114,8 @@ def add_model_flags(parser):
         '--initial_checkpoint',
         type=common.path,
         help='Where the net (not the head) starts from: a TF-Slim checkpoint, old or '
-        'new format, or one of ours; or the word `imagenet` for the weights of Keras: '
-        'ResNet50 for resnet_v1_50, ResNet101 for resnet_v1_101, MobileNet for '
-        'mobilenet_v1_1_224, renamed (the ResNets stride elsewhere there: a start for '
+        'new format, or one of ours; or the word `imagenet` for the weights of the '
+        'same net in Keras, renamed (the ResNets stride elsewhere there: a start for '
         'training, not the same function). Without it the net starts random.',
     )
     network.add_argument(
@@ -534,7 +542,7 @@ def check_stored_args(parser, stored, experiment_root):
         if action.choices and value is not None and value not in action.choices:
             raise ValueError(
                 f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
-                f'expected one of {", ".join(action.choices)}'
+                f'expected one of {", ".join(map(str, action.choices))}'
             )
 
 

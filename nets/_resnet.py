@@ -6,6 +6,8 @@ A block's stride sits in its *last* unit, on the 3x3 convolution: unlike He et a
 Source: He, Zhang, Ren, Sun 2015, arXiv:1512.03385; the golden numbers for the rest.
 """
 
+import functools
+
 import tensorflow as tf
 
 import layers
@@ -13,8 +15,15 @@ import layers
 # Mean colour of ImageNet, RGB, in 0..255.
 RGB_MEANS = (123.68, 116.78, 103.94)
 
-# Depth of a block's bottleneck, and the block's stride.
-BLOCKS = ((64, 2), (128, 2), (256, 2), (512, 1))
+# Residual units in each of the four blocks, by the number of layers of the net.
+NUM_UNITS = {
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+
+# Depths of the blocks' bottlenecks.
+DEPTHS = (64, 128, 256, 512)
 
 # The output of a unit is this many times as deep as its bottleneck.
 EXPANSION = 4
@@ -69,17 +78,20 @@ def root_pool(features):
     return tf.nn.max_pool2d(features, 3, 2, 'SAME')
 
 
-def resnet_v1(name, num_units):
+def resnet_v1(num_layers, last_stride=2):
     """Return a ResNet v1 body: [B, H, W, 3] in 0..255 -> [B, 2048].
 
     Args:
-        name: scope of its variables.
-        num_units: residual units in each of the four blocks.
+        num_layers: a key of NUM_UNITS; the scope of the variables is
+            `resnet_v1_NUM_LAYERS`.
+        last_stride: of block3, the last that has one; block4 has none in slim's
+            layout. With 1, block4 sees twice the height and width.
     """
+    strides = (2, 2, last_stride, 1)
     blocks = [
         block(f'block{i}', depth, stride, n)
-        for i, ((depth, stride), n) in enumerate(
-            zip(BLOCKS, num_units, strict=True), start=1
+        for i, (depth, stride, n) in enumerate(
+            zip(DEPTHS, strides, NUM_UNITS[num_layers], strict=True), start=1
         )
     ]
     return layers.Chain(
@@ -90,11 +102,11 @@ def resnet_v1(name, num_units):
             *blocks,
             layers.Function(layers.global_average_pool),
         ],
-        name=name,
+        name=f'resnet_v1_{num_layers}',
     )
 
 
-def rename_keras_weights(model, scope, num_units):
+def rename_keras_weights(num_layers, model):
     """Return the weights of a keras.applications ResNet v1 under slim's names.
 
     Keras has biases in its convolutions, folded here into the means of the batch
@@ -104,13 +116,13 @@ def rename_keras_weights(model, scope, num_units):
     not the same function.
 
     Args:
-        model: a keras.Model of keras.applications.
-        scope: name of the body, 'resnet_v1_50'.
-        num_units: residual units in each of the four blocks.
+        num_layers: a key of NUM_UNITS.
+        model: a keras.Model of keras.applications, as deep.
 
     Returns:
         {variable name: float32 array}.
     """
+    scope = f'resnet_v1_{num_layers}'
     renamed = {}
 
     def conv_bn(source, target):
@@ -126,7 +138,7 @@ def rename_keras_weights(model, scope, num_units):
 
     conv_bn('conv1', 'conv1')
     convs = {0: 'shortcut', 1: 'conv1', 2: 'conv2', 3: 'conv3'}
-    for i, n in enumerate(num_units, start=1):
+    for i, n in enumerate(NUM_UNITS[num_layers], start=1):
         for unit in range(1, n + 1):
             for number, conv in convs.items():
                 if number > 0 or unit == 1:
@@ -135,3 +147,11 @@ def rename_keras_weights(model, scope, num_units):
                         f'block{i}/unit_{unit}/bottleneck_v1/{conv}',
                     )
     return renamed
+
+
+def variant(num_layers):
+    """Return build and from_keras of the net with so many layers; see nets."""
+    return (
+        functools.partial(resnet_v1, num_layers),
+        functools.partial(rename_keras_weights, num_layers),
+    )

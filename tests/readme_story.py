@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import demo_data
 import model
-import nets.resnet_v1_50
+import nets._resnet
 import trinet_recipe
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -163,9 +163,9 @@ def write_script(filename, text):
 
 def shrink_resnet(code):
     """Leave the copy's ResNet-50 one residual unit in each block."""
-    module = code / 'nets' / 'resnet_v1_50.py'
+    module = code / 'nets' / '_resnet.py'
     text, count = re.subn(
-        r'(?m)^NUM_UNITS = .*$', f'NUM_UNITS = {SMALL_UNITS}', module.read_text()
+        r'(?m)^    50: .*$', f'    50: {SMALL_UNITS},', module.read_text()
     )
     assert count == 1
     module.write_text(text)
@@ -191,7 +191,7 @@ def furnish_home(home, monkeypatch):
         vehicle.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, vehicle)
 
-    monkeypatch.setattr(nets.resnet_v1_50, 'NUM_UNITS', SMALL_UNITS)
+    monkeypatch.setitem(nets._resnet.NUM_UNITS, 50, SMALL_UNITS)
     embedder = model.build_model('resnet_v1_50', 'fc1024', 128)
     arrays = {variable.path: variable.numpy() for variable in embedder.variables}
     body = {k: v for k, v in arrays.items() if k.startswith('resnet_v1_50/')}

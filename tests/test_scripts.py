@@ -22,6 +22,7 @@ SCRIPTS = ('demo.sh', 'test.sh', 'market1501_train.sh', 'setup_venv.sh', '.ci/ru
 # What market1501_train.sh has to spell out: arXiv:1703.07737, the TriNet experiments.
 PAPER = {
     'model_name': 'resnet_v1_50',
+    'last_stride': 2,
     'head_name': 'fc1024',
     'embedding_dim': 128,
     'precision': 'float32',

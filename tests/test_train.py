@@ -13,7 +13,7 @@ import tensorflow as tf
 import checkpoints
 import model
 import monitoring
-import nets.mobilenet_v1_1_224
+import nets._mobilenet
 import optimizers
 import tiny_run
 import train
@@ -348,7 +348,7 @@ def test_same_seed_same_run_and_another_seed_another(data, finished, tmp_path):
 
 def test_layers_of_one_shape_start_with_different_weights(monkeypatch):
     # Both pointwise convolutions after the first map 8 to 8 channels.
-    monkeypatch.setattr(nets.mobilenet_v1_1_224, 'SEPARABLE', ((8, 1),) * 3)
+    monkeypatch.setattr(nets._mobilenet, 'SEPARABLE', ((8, 1),) * 3)
     embedder = model.build_model('mobilenet_v1_1_224', 'direct', 8)
     variables = {v.path: v.numpy() for v in embedder.variables}
     a, b = (variables[f'MobilenetV1/Conv2d_{i}_pointwise/weights'] for i in (2, 3))
@@ -402,6 +402,17 @@ def test_drawn_pairs_are_the_same_after_an_interruption(data, tmp_path):
     tiny_run.resume(tmp_path / 'parts', '--train_iterations', '3', '--detailed_logs')
     whole, parts = (read_array(tmp_path / r, 'losses') for r in ('whole', 'parts'))
     np.testing.assert_array_equal(whole, parts)
+
+
+def test_loss_and_logs_see_what_a_head_trains_on(data, tmp_path):
+    root = tmp_path / 'exp'
+    tiny_run.start(data, root, '--head_name', 'bnneck', '--detailed_logs')
+    means = np.mean(read_array(root, 'embeddings'), axis=1)  # [T, D]
+    state = tiny_run.read_checkpoint(root, 2)
+    # Raw embeddings: their means are what the batch norm behind them has averaged.
+    expected = 0.9 * 0.1 * means[0] + 0.1 * means[1]
+    np.testing.assert_allclose(state['bnneck/moving_mean'], expected, atol=1e-6)
+    np.testing.assert_array_equal(state['bnneck/gamma'], [1] * 8)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pathlib
 import cv2
 import numpy as np
 
-import nets.mobilenet_v1_1_224
+import nets._mobilenet
 import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -15,7 +15,7 @@ HEIGHT, WIDTH = 32, 16  # Pixels, of the images and of the net's input.
 
 def shrink_net(monkeypatch):
     """Leave mobilenet_v1_1_224 one separable block of eight channels."""
-    monkeypatch.setattr(nets.mobilenet_v1_1_224, 'SEPARABLE', ((8, 2),))
+    monkeypatch.setattr(nets._mobilenet, 'SEPARABLE', ((8, 2),))
 
 
 def write_noise(filename, seed):
