@@ -5,7 +5,9 @@ of its name. That covers TF-Slim's files in TensorFlow's old and new format, the
 experiments of the original code and our own, whose keys are the same names.
 """
 
+import json
 import os
+import pathlib
 import shutil
 import typing
 
@@ -32,6 +34,10 @@ SLOT_NAMES = {
     keras.optimizers.RMSprop: {'velocity': 'RMSProp'},
     keras.optimizers.SGD: {'momentum': 'Momentum'},
 }
+
+# The best checkpoint of a run that validates, and what is told of it.
+BEST_NAME = 'best'
+BEST_RECORD = 'best.json'
 
 # What a file may hold beyond our variables: the classifier of the pretraining, and
 # what follows from the step or concerns TensorFlow itself.
@@ -237,14 +243,17 @@ def restore(variables, weights, source, is_unused_ok=None):
 
 
 def is_excused(name, names):
-    """Say whether a file may hold `name` although no variable takes it.
-
-    An optimizer's slot is called like its variable with one more part.
-    """
-    scope, _, _ = name.rpartition('/')
-    is_slot = scope in names
+    """Say whether a file may hold `name` although no variable takes it."""
     is_classifier = any(part in UNUSED_PARTS for part in name.split('/'))
-    return is_slot or is_classifier or name in UNUSED_NAMES
+    return is_slot(name, names) or is_classifier or name in UNUSED_NAMES
+
+
+def is_slot(name, names):
+    """Say whether `name` is an optimizer's slot of one of the variables `names`.
+
+    It is called like its variable with one more part.
+    """
+    return name.rpartition('/')[0] in names
 
 
 def variables_by_name(model):
@@ -380,6 +389,64 @@ class TrainingState:
                 f'cannot write checkpoint-{step} to {self.directory} ({reason}); '
                 'earlier checkpoints are unharmed'
             ) from error
+
+    def save_best(self, record):
+        """Write weights and step as `best`, and what is told of them to best.json.
+
+        The old files stay until the new ones are complete.
+
+        Args:
+            record: what JSON can express.
+
+        Raises:
+            OSError: the disk is full or not writable.
+        """
+        slots = [name for name in self.variables if is_slot(name, self.variables)]
+        weights = {k: v for k, v in self.variables.items() if k not in slots}
+        partial, complete = (
+            os.path.join(self.directory, f'.{BEST_NAME}.{state}')
+            for state in ('partial', 'complete')
+        )
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            os.makedirs(partial)
+            tf.train.Checkpoint(**weights).write(os.path.join(partial, BEST_NAME))
+            common.write_json(os.path.join(partial, BEST_RECORD), record)
+            os.rename(partial, complete)
+            self.finish_best()
+        except (tf.errors.OpError, OSError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            is_tensorflows = isinstance(error, tf.errors.OpError)
+            reason = common.tensorflow_reason(error) if is_tensorflows else error
+            raise OSError(
+                f'cannot write {BEST_NAME} to {self.directory} ({reason})'
+            ) from error
+
+    def finish_best(self):
+        """Move a complete new `best` to its place, now or after an interruption.
+
+        Several files cannot be replaced at one instant; being complete elsewhere, they
+        can be moved again.
+        """
+        complete = os.path.join(self.directory, f'.{BEST_NAME}.complete')
+        if os.path.isdir(complete):
+            for name in sorted(os.listdir(complete)):
+                os.replace(
+                    os.path.join(complete, name), os.path.join(self.directory, name)
+                )
+            os.rmdir(complete)
+
+    def read_best(self):
+        """Return what save_best recorded last, a dict, or None if there is no best."""
+        self.finish_best()
+        filename = os.path.join(self.directory, BEST_RECORD)
+        try:
+            record = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f'{filename} is not valid JSON: {error}') from error
+        return record if exists(os.path.join(self.directory, BEST_NAME)) else None
 
     def load(self, prefix):
         """Restore everything, from our checkpoint or from one of the original.

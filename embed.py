@@ -72,7 +72,8 @@ def add_input_flags(parser):
     )
     data.add_argument(
         '--checkpoint',
-        help='Name of a checkpoint in the experiment root, such as checkpoint-25000. '
+        help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
+        'or `best` of a run with --val_set. '
         'Default: the newest.',
     )
     common.add_loading_threads(data)

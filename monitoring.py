@@ -37,6 +37,12 @@ class Speed:
         self.ends.append(time.perf_counter())
         return self.ends[-1] - previous
 
+    def leave_out(self, secs):
+        """Do not count the last `secs` seconds as time of iterations."""
+        self.ends = collections.deque(
+            (end + secs for end in self.ends), SPEED_WINDOW + 1
+        )
+
     @property
     def secs_per_iter(self):
         """Mean duration of the last iterations, seconds."""
@@ -177,6 +183,25 @@ class Journal:
             warning = watch.observe(mean_loss, spread, float(outcome['precision']))
             if warning is not None:
                 self.logger.warning(warning)
+
+    def write_validation(self, step, scores, best, secs):
+        """Report a validation.
+
+        Args:
+            step: iterations made.
+            scores: validation.Scores.
+            best: record of the best so far, a dict with `step` and `mAP`.
+            secs: how long it took; no time of an iteration.
+        """
+        self.logger.info(
+            f'validation after iteration {step}: mAP {scores.mAP:.2%}, '
+            f'top-1 {scores.top1:.2%} (best mAP {best["mAP"]:.2%} after iteration '
+            f'{best["step"]}), {secs:.1f} s'
+        )
+        self.speed.leave_out(secs)
+        with self.naming_the_events(), self.writer.as_default(step=step):
+            tf.summary.scalar('val/mAP', scores.mAP)
+            tf.summary.scalar('val/top1', scores.top1)
 
     @contextlib.contextmanager
     def naming_the_events(self):

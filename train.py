@@ -33,6 +33,7 @@ checkpoints = common.lazy_import('checkpoints')
 diagnosis = common.lazy_import('diagnosis')
 model = common.lazy_import('model')
 monitoring = common.lazy_import('monitoring')
+validation = common.lazy_import('validation')
 
 
 def build_parser():
@@ -191,7 +192,9 @@ class StopRequest:
     __exit__ = restore
 
 
-def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_due):
+def train(
+    steps, next_batch, train_step, learning_rate_of, journal, state, is_due, validate
+):
     """Run the iterations; return the number of updates made by then.
 
     Args:
@@ -203,6 +206,8 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
         state: checkpoints.TrainingState.
         is_due: function of the updates made; True where a checkpoint is written. One
             is also written at the end and when someone asks for a stop.
+        validate: function of the updates made, called after each; not when someone
+            asks for a stop.
 
     Raises:
         ValueError: the loss or a weight is no longer finite, or an image cannot be
@@ -225,6 +230,8 @@ def train(steps, next_batch, train_step, learning_rate_of, journal, state, is_du
             if is_last or is_due(done):
                 check_weights(state, done)
                 state.save(done)
+            if not stop.is_made or done == steps.stop:
+                validate(done)
             if is_last:
                 break
     return done
@@ -328,6 +335,57 @@ def dry_run(next_batch, steps, notes):
         logger.info(f'dry run: the run is finished after {steps.start} iterations')
 
 
+def read_held_out(args):
+    """Return the validation.HeldOut of a run, or None if it does not validate."""
+    if args.val_set is None:
+        return None
+    excluder = importlib.import_module(f'excluders.{args.val_excluder}').Excluder
+    image_root = args.val_image_root or training_args.as_list(args.image_root)[0]
+    return validation.HeldOut(args.val_set, args.val_query, excluder, image_root)
+
+
+def make_validate(args, held_out, embedder, state, journal):
+    """Return the function of the updates made that validates where it is due.
+
+    Args:
+        args: of the run.
+        held_out: of read_held_out.
+        embedder, state: of build_state.
+        journal: monitoring.Journal.
+    """
+    if held_out is None:
+        return lambda done: None
+    held_out_embedder = validation.Embedder(
+        held_out,
+        embedder,
+        (args.net_input_height, args.net_input_width),
+        args.batch_p * args.batch_k,
+        args.loading_threads,
+    )
+    best = state.read_best()
+    if best is not None and best.get('checksum') != held_out.checksum:
+        best = None  # Of other images: their scores cannot be compared.
+
+    def validate(done):
+        nonlocal best
+        is_due = args.val_every and done % args.val_every == 0
+        if not is_due and done != args.train_iterations:
+            return
+        started = time.perf_counter()
+        embs = held_out_embedder.embed()
+        try:
+            scores = held_out.score(embs, args.metric)
+        except ValueError as error:  # Perhaps only for now; training goes on.
+            journal.logger.warning(f'no validation after iteration {done}: {error}')
+            return
+        if best is None or scores.mAP > best['mAP']:
+            best = {'step': done, 'checksum': held_out.checksum, **scores._asdict()}
+            state.save_best(best)
+        journal.write_validation(done, scores, best, time.perf_counter() - started)
+
+    return validate
+
+
 def check_finite(losses, step, state):
     """Raise ValueError if a loss of iteration `step` is NaN or infinite."""
     if not np.isfinite(losses).all():
@@ -370,6 +428,9 @@ def main(argv=None):
         training_args.as_list(args.train_set), training_args.as_list(args.image_root)
     )
     common.start_tensorflow()
+    held_out = read_held_out(args)
+    if held_out is not None:
+        notes += filter(None, [validation.describe_overlap(held_out, pids)])
     check_initial_checkpoint(args.initial_checkpoint)
     sampler = batches.Sampler(pids, args.batch_p, args.batch_k, args.seed)
     embedder, optimizer, state = build_state(args)
@@ -408,6 +469,7 @@ def main(argv=None):
     k = max(1, args.batch_k - 1)
     collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
     overfit = diagnosis.OverfitWatch()
+    journal = open_journal(args, logger, fids, steps, k, (collapse, overfit))
     done = train(
         steps,
         next_batch,
@@ -427,11 +489,12 @@ def main(argv=None):
             args.train_iterations,
             args.warmup_iterations,
         ),
-        open_journal(args, logger, fids, steps, k, (collapse, overfit)),
+        journal,
         state,
         lambda done: (
             args.checkpoint_frequency and done % args.checkpoint_frequency == 0
         ),
+        make_validate(args, held_out, embedder, state, journal),
     )
     if args.overfit_one_batch:
         has_worked, verdict = overfit.verdict()

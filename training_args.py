@@ -7,6 +7,7 @@ import secrets
 import common
 import loss
 import optimizers
+from excluders import EXCLUDER_CHOICES
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import PRECISION_CHOICES
@@ -18,6 +19,11 @@ FREE_ON_RESUME = (
     'checkpoint_frequency',
     'histogram_frequency',
     'detailed_logs',
+    'val_set',
+    'val_query',
+    'val_excluder',
+    'val_image_root',
+    'val_every',
 )
 
 # Flags of one call, not of the experiment.
@@ -46,6 +52,7 @@ def build_parser(doc):
     add_model_flags(parser)
     add_data_flags(parser)
     add_optimisation_flags(parser)
+    add_validation_flags(parser)
     add_bookkeeping_flags(parser)
     return parser
 
@@ -290,6 +297,41 @@ def add_optimisation_flags(parser):
     )
 
 
+def add_validation_flags(parser):
+    """Add the flags of validation while training to a parser."""
+    validation = parser.add_argument_group('validation')
+    validation.add_argument(
+        '--val_set',
+        type=common.path,
+        help='CSV of held-out images to score while training, the gallery; see '
+        '`make_csv.py split`. Best weights by mAP are kept as the checkpoint `best`.',
+    )
+    validation.add_argument(
+        '--val_query',
+        type=common.path,
+        help='CSV of the queries. Without it, every image of --val_set is a query that '
+        'is to find the others.',
+    )
+    validation.add_argument(
+        '--val_excluder',
+        choices=EXCLUDER_CHOICES,
+        help='Which gallery images a query ignores, as --excluder of evaluate.py.',
+    )
+    validation.add_argument(
+        '--val_image_root',
+        type=common.path,
+        help='Directory that the FIDs of validation are relative to. Default: '
+        '--image_root.',
+    )
+    validation.add_argument(
+        '--val_every',
+        default=1000,
+        type=common.non_negative_int,
+        help='Iterations between validations; 0: only at the end of the run, where '
+        'there is one in any case. Each takes as long as embedding the images.',
+    )
+
+
 def add_bookkeeping_flags(parser):
     """Add the flags of resuming and reporting to a parser."""
     bookkeeping = parser.add_argument_group('bookkeeping')
@@ -298,8 +340,8 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
         'args.json. Of the command line, only --image_root, --loading_threads, '
-        '--checkpoint_frequency, --histogram_frequency, --detailed_logs and a larger '
-        '--train_iterations count.',
+        '--checkpoint_frequency, --histogram_frequency, --detailed_logs, the '
+        'flags of validation and a larger --train_iterations count.',
     )
     bookkeeping.add_argument(
         '--dry_run',
@@ -378,11 +420,34 @@ def parse_args(parser, argv):
     check_sizes(parser, args)
     check_loss(parser, args)
     check_optimizer(parser, args)
+    check_validation(parser, args)
     if args.seed is None:
         args.seed = secrets.randbelow(2**31)
     if args.initial_checkpoint not in (None, 'imagenet'):
         args.initial_checkpoint = os.path.abspath(args.initial_checkpoint)
     return args, notes
+
+
+def check_validation(parser, args):
+    """Leave with an error unless the flags of validation go together."""
+    if args.val_set is None:
+        for name in ('val_query', 'val_excluder', 'val_image_root'):
+            if getattr(args, name) is not None:
+                parser.error(f'--{name} needs a --val_set, the gallery')
+        return
+    if args.val_excluder is None:
+        parser.error(
+            '--val_set needs a --val_excluder; `diagonal` if the names of the images '
+            'tell no camera'
+        )
+    if args.val_image_root is None and len(as_list(args.image_root)) > 1:
+        parser.error(
+            f'--image_root has {len(args.image_root)} directories; say which one holds '
+            'the images of --val_set with --val_image_root'
+        )
+    for name in ('val_set', 'val_query', 'val_image_root'):
+        if getattr(args, name) is not None:
+            setattr(args, name, os.path.abspath(getattr(args, name)))
 
 
 def check_is_new(parser, experiment_root):

@@ -1,0 +1,267 @@
+"""validation.py, and train.py --val_set: scores, the best checkpoint, resuming."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import checkpoints
+import embed
+import evaluate
+import plot
+import tiny_run
+import validation
+from excluders import diagonal, market1501
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_block_net():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny_run.shrink_net(monkeypatch)
+        yield
+
+
+def name(pid, camera, frame):
+    """Return a FID of Market-1501's kind."""
+    return f'{pid:04d}_c{camera}s1_{frame:06d}_00.png'
+
+
+def write_csv(filename, fids):
+    filename.write_text(''.join(f'{fid[:4]},{fid}\n' for fid in fids))
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Return a directory with train.csv (PIDs 0-3), query.csv and gallery.csv (5-8)."""
+    directory = tmp_path_factory.mktemp('data')
+    tiny_run.write_dataset(directory)
+    query = [name(pid, 1, 0) for pid in range(5, 9)]
+    gallery = [name(pid, camera, 1) for pid in range(5, 9) for camera in (1, 2)]
+    for seed, fid in enumerate(query + gallery):
+        tiny_run.write_noise(directory / fid, 100 + seed)
+    write_csv(directory / 'query.csv', query)
+    write_csv(directory / 'gallery.csv', gallery)
+    return directory
+
+
+def val_flags(data):
+    return [
+        *('--val_set', str(data / 'gallery.csv')),
+        *('--val_query', str(data / 'query.csv')),
+        *('--val_excluder', 'market1501'),
+    ]
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    """Return the root of a run of five iterations, validated after 2, 4 and 5."""
+    root = tmp_path_factory.mktemp('finished') / 'exp'
+    tiny_run.start(
+        data,
+        root,
+        *('--train_iterations', '5', '--val_every', '2', '--learning_rate', '0.01'),
+        *('--checkpoint_frequency', '2', *val_flags(data)),
+    )
+    return root
+
+
+def read_scores(root):
+    """Return {step: (mAP, top-1)} of a run's events."""
+    events = plot.read_events(str(root))
+    steps, maps = events['val/mAP']
+    _, top1s = events['val/top1']
+    return dict(zip(steps, zip(maps, top1s, strict=True), strict=True))
+
+
+def log_of(root):
+    return (root / 'train.log').read_text(encoding='utf-8')
+
+
+def test_every_few_iterations_and_at_the_end(finished):
+    assert list(read_scores(finished)) == [2, 4, 5]
+    assert log_of(finished).count('validation after iteration ') == 3
+
+
+@pytest.mark.parametrize('checkpoint', ['checkpoint-4', 'best'])
+def test_scores_are_those_of_embed_and_evaluate(data, finished, tmp_path, checkpoint):
+    flags = []
+    for part in ('query', 'gallery'):
+        filename = str(tmp_path / f'{part}.h5')
+        embed.main(
+            ['--experiment_root', str(finished), '--checkpoint', checkpoint, '--quiet']
+            + ['--dataset', str(data / f'{part}.csv'), '--filename', filename]
+        )
+        flags += [f'--{part}_dataset', str(data / f'{part}.csv')]
+        flags += [f'--{part}_embeddings', filename]
+    evaluate.main(
+        [*flags, '--excluder', 'market1501', '--metric', 'euclidean']
+        + ['--filename', str(tmp_path / 'scores.json')]
+    )
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    step = 4
+    if checkpoint == 'best':
+        step = json.loads((finished / 'best.json').read_text())['step']
+    np.testing.assert_allclose(
+        read_scores(finished)[step], (scores['mAP'], scores['CMC'][0]), rtol=1e-5
+    )
+
+
+def test_best_is_the_first_of_the_highest_map(finished):
+    scores = read_scores(finished)
+    record = json.loads((finished / 'best.json').read_text())
+    assert record['mAP'] == pytest.approx(max(score[0] for score in scores.values()))
+    assert record['step'] == max(scores, key=lambda step: scores[step][0])
+    assert {p.name for p in finished.glob('*best*')} == {
+        *('best.json', 'best.index', 'best.data-00000-of-00001'),
+    }
+
+
+def test_best_holds_the_weights_of_its_step_and_is_not_the_newest(finished):
+    assert checkpoints.latest(str(finished)).endswith('checkpoint-5')
+    step = json.loads((finished / 'best.json').read_text())['step']
+    best = checkpoints.WeightsFile(str(finished / 'best'))
+    assert best.read('global_step') == step
+    assert not [key for key in best.shapes if '/Adam' in key]
+    if step in (4, 5):
+        stored = tiny_run.read_checkpoint(finished, step)
+        for key in set(best.shapes) & set(stored):
+            np.testing.assert_array_equal(best.read(key), stored[key])
+
+
+def test_resumed_run_remembers_the_best(finished, tmp_path):
+    root = tmp_path / 'exp'
+    shutil.copytree(finished, root)
+    record = json.loads((root / 'best.json').read_text())
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'step': 1}))
+    tiny_run.resume(root, '--train_iterations', '6', '--val_every', '1')
+    assert '(best mAP 200.00% after iteration 1)' in log_of(root)
+    assert json.loads((root / 'best.json').read_text())['step'] == 1
+
+
+def test_best_of_other_images_does_not_count(data, finished, tmp_path):
+    root = tmp_path / 'exp'
+    shutil.copytree(finished, root)
+    record = json.loads((root / 'best.json').read_text())
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'checksum': 1}))
+    tiny_run.resume(root, '--train_iterations', '6')
+    assert json.loads((root / 'best.json').read_text())['step'] == 6
+
+
+def test_run_of_an_older_version_is_validated_once_it_is_asked_for(data, tmp_path):
+    root = tmp_path / 'exp'
+    tiny_run.start(data, root)
+    assert not (root / 'best.json').exists()
+    stored = json.loads((root / 'args.json').read_text())
+    kept = {k: v for k, v in stored.items() if not k.startswith('val_')}
+    (root / 'args.json').write_text(json.dumps(kept))
+    tiny_run.resume(root, '--train_iterations', '3', *val_flags(data))
+    assert json.loads((root / 'best.json').read_text())['step'] == 3
+
+
+# --- the best checkpoint's files -------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path):
+    """Return a TrainingState of one weight, in tmp_path."""
+    images = tf.keras.Input((1,))
+    embedder = tf.keras.Model(images, tf.keras.layers.Dense(1, name='fc')(images))
+    optimizer = tf.keras.optimizers.Adam()
+    optimizer.build(embedder.trainable_variables)
+    return checkpoints.TrainingState(embedder, optimizer, str(tmp_path))
+
+
+def test_interrupted_replacement_is_finished_later(state, tmp_path, monkeypatch):
+    state.save_best({'step': 1})
+    state.variables['fc/kernel'].assign([[7.0]])
+    with monkeypatch.context() as patch:
+        patch.setattr(state, 'finish_best', lambda: None)  # Killed at this point.
+        state.save_best({'step': 2})
+    assert json.loads((tmp_path / 'best.json').read_text()) == {'step': 1}
+    # And again, with the first of the three files moved.
+    complete = tmp_path / '.best.complete'
+    next(complete.glob('*.data*')).rename(tmp_path / 'best.data-00000-of-00001')
+    assert state.read_best() == {'step': 2}
+    assert checkpoints.WeightsFile(str(tmp_path / 'best')).read('fc/kernel') == 7
+    assert not complete.exists()
+
+
+def test_failed_replacement_leaves_the_old_one(state, tmp_path, monkeypatch):
+    state.save_best({'step': 1})
+    monkeypatch.setattr('common.write_json', lambda *_: (_ for _ in ()).throw(OSError))
+    with pytest.raises(OSError, match='cannot write best to'):
+        state.save_best({'step': 2})
+    assert state.read_best() == {'step': 1}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_without_a_best_there_is_no_record(state):
+    assert state.read_best() is None
+
+
+# --- what is scored, and what is refused -----------------------------------------
+
+
+def test_without_queries_every_image_looks_for_the_others(tmp_path):
+    # On a line: a1 0, a2 1, b1 2, b2 9. a1 finds a2 first; the nearest of a2 are a1 and
+    # b1, tied, of which a1 is first; b1 ranks a2, a1, b2; b2 finds b1 first.
+    fids = ['a1', 'a2', 'b1', 'b2']
+    for fid in fids:
+        (tmp_path / fid).touch()
+    (tmp_path / 'set.csv').write_text(''.join(f'{fid[0]},{fid}\n' for fid in fids))
+    held_out = validation.HeldOut(
+        str(tmp_path / 'set.csv'), None, diagonal.Excluder, str(tmp_path)
+    )
+    embs = np.float32([[0], [1], [2], [9]])
+    scores = held_out.score(embs, 'euclidean')
+    # Ties are one group for the average precision: 1/2 for a2.
+    assert scores.mAP == pytest.approx((1 + 1 / 2 + 1 / 3 + 1) / 4)
+    assert scores.top1 == pytest.approx(3 / 4)
+    with pytest.raises(ValueError, match='not finite'):
+        held_out.score(embs * np.nan, 'euclidean')
+
+
+def test_set_in_which_nothing_matches_is_refused(tmp_path):
+    for fid in (name(1, 1, 0), name(1, 1, 1), name(2, 1, 0)):
+        (tmp_path / fid).touch()
+    write_csv(tmp_path / 'set.csv', [name(1, 1, 0), name(1, 1, 1), name(2, 1, 0)])
+    with pytest.raises(
+        ValueError, match='none of the 3 validation queries has a match'
+    ):
+        validation.HeldOut(
+            str(tmp_path / 'set.csv'), None, market1501.Excluder, str(tmp_path)
+        )
+
+
+def test_validating_on_training_identities_is_warned_of(data, tmp_path, capsys):
+    flags = ['--val_set', str(data / 'train.csv'), '--val_excluder', 'diagonal']
+    tiny_run.start(data, tmp_path / 'exp', *flags, '--dry_run')
+    assert '4 of 4 validation PIDs are also trained on' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--val_set', 'x.csv'], '--val_set needs a --val_excluder'),
+        (['--val_query', 'x.csv'], '--val_query needs a --val_set'),
+        (['--val_excluder', 'duke'], '--val_excluder needs a --val_set'),
+    ],
+)
+def test_flags_of_validation_go_together(data, tmp_path, capsys, flags, message):
+    with pytest.raises(SystemExit) as left:
+        tiny_run.start(data, tmp_path / 'exp', *flags)
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'exp').exists()
+
+
+def test_missing_images_are_named_before_anything_is_written(data, tmp_path):
+    write_csv(tmp_path / 'set.csv', [name(1, 1, 0), name(1, 2, 0)])
+    flags = ['--val_set', str(tmp_path / 'set.csv'), '--val_excluder', 'market1501']
+    with pytest.raises(
+        FileNotFoundError, match='2 of 2 images in .*set.csv are missing'
+    ):
+        tiny_run.start(data, tmp_path / 'exp', *flags)
+    assert not (tmp_path / 'exp').exists()

@@ -1,0 +1,180 @@
+"""Score held-out identities while a net is trained; what evaluate.py would say."""
+
+import os
+import typing
+import zlib
+
+import numpy as np
+
+import batches
+import common
+import embeddings
+import images
+import inference
+import ranking
+
+# As embed.py does without test-time augmentation: images resized to the net input.
+VARIANTS = images.augmentation_plan(flips=False, crop=None)
+
+
+class Scores(typing.NamedTuple):
+    """Of one validation, both in 0..1.
+
+    Attributes:
+        mAP: mean of the step average precision over queries with a match.
+        top1: share of the queries whose nearest image is a match.
+    """
+
+    mAP: float  # noqa: N815 (the name of evaluate.py's JSON)
+    top1: float
+
+
+class HeldOut:
+    """Queries and gallery of a validation, checked.
+
+    Args:
+        gallery_csv: path of a data set CSV.
+        query_csv: likewise, or None: every image of the gallery is a query, and finds
+            the others.
+        excluder_class: of excluders/; it says what a query ignores, itself included.
+        image_root: directory that the FIDs of both are relative to.
+
+    Attributes:
+        query_pids, query_fids: object arrays [Q] of str.
+        gallery_pids, gallery_fids: object arrays [G] of str.
+        checksum: int that tells this validation from another one.
+
+    Raises:
+        FileNotFoundError: a CSV or some of the images are missing.
+        ValueError: a CSV or a FID is not as it should be, or no query has a match.
+    """
+
+    def __init__(self, gallery_csv, query_csv, excluder_class, image_root):
+        self.image_root = image_root
+        self.gallery_pids, self.gallery_fids = read_set(gallery_csv, image_root)
+        self.query_pids, self.query_fids = self.gallery_pids, self.gallery_fids
+        self.has_queries = query_csv is not None
+        if self.has_queries:
+            self.query_pids, self.query_fids = read_set(query_csv, image_root)
+        self.excluder = excluder_class(self.gallery_fids)
+        self.check_any_match(gallery_csv)
+        text = '\n'.join(
+            [
+                excluder_class.__module__,
+                *(map(','.join, zip(self.query_pids, self.query_fids, strict=True))),
+                '',
+                *(
+                    map(
+                        ','.join, zip(self.gallery_pids, self.gallery_fids, strict=True)
+                    )
+                ),
+            ]
+        )
+        self.checksum = zlib.crc32(text.encode('utf-8'))
+
+    def check_any_match(self, gallery_csv):
+        """Raise ValueError if no query has a match that it does not ignore."""
+        for rows in ranking.split(len(self.query_pids), 256, len(self.gallery_pids)):
+            is_match = self.query_pids[rows, None] == self.gallery_pids  # [rows, G]
+            if (is_match & ~self.is_ignored(rows)).any():
+                return
+        raise ValueError(
+            f'none of the {len(self.query_pids)} validation queries has a match in '
+            f'{gallery_csv} that is not ignored; check --val_set, --val_query and '
+            '--val_excluder'
+        )
+
+    def is_ignored(self, rows, cols=slice(None)):
+        """Return bool [rows, cols], True where a query ignores a gallery image."""
+        return self.excluder(self.query_fids[rows], cols)
+
+    def fids(self):
+        """Return the FIDs of all images, those of the gallery first."""
+        if not self.has_queries:
+            return self.gallery_fids
+        return np.concatenate([self.gallery_fids, self.query_fids])
+
+    def score(self, embs, metric):
+        """Return the Scores of embeddings.
+
+        Args:
+            embs: float32 [G + Q, D] in the order of `fids`, or [G, D].
+            metric: one of ranking.METRIC_CHOICES.
+
+        Raises:
+            ValueError: the embeddings have no distances (not finite, or zero where an
+                angle is asked for).
+        """
+        if not np.isfinite(embs).all():
+            raise ValueError('some embeddings are not finite')
+        gallery_embs = embs[: len(self.gallery_fids)]
+        query_embs = embs[len(self.gallery_fids) :] if self.has_queries else embs
+        ranks = ranking.rank(
+            ranking.EmbeddingDistances(query_embs, gallery_embs, metric),
+            self.query_pids,
+            self.gallery_pids,
+            self.is_ignored,
+        )
+        aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
+        cmc = ranking.cumulative_matching_characteristic(ranks, len(gallery_embs))
+        return Scores(float(np.mean(aps)), float(cmc[0]))
+
+
+def read_set(csv_file, image_root):
+    """Return (pids, fids) of a CSV whose images are all there."""
+    pids, fids = embeddings.read_csv(csv_file)
+    common.check_images_exist(csv_file, fids, image_root)
+    return pids, fids
+
+
+def describe_overlap(held_out, train_pids):
+    """Return a warning if validation PIDs are trained on, else None.
+
+    Args:
+        held_out: a HeldOut.
+        train_pids: [N] of str.
+    """
+    val_pids = set(held_out.query_pids)
+    common_pids = sorted(val_pids & set(train_pids))
+    if not common_pids:
+        return None
+    return (
+        f'{len(common_pids)} of {len(val_pids)} validation PIDs are also trained on '
+        f'(first: {common_pids[0]}): their scores tell nothing of new identities; see '
+        'make_csv.py split'
+    )
+
+
+class Embedder:
+    """Embeds the held-out set with a net's present weights.
+
+    Args:
+        held_out: a HeldOut.
+        embedder: of model.build_model.
+        net_size: (height, width), pixels.
+        batch_size: images per pass through the net.
+        loading_threads: images read at the same time.
+    """
+
+    def __init__(self, held_out, embedder, net_size, batch_size, loading_threads):
+        self.paths = [os.path.join(held_out.image_root, fid) for fid in held_out.fids()]
+        self.net_size = net_size
+        self.batch_size = batch_size
+        self.loading_threads = loading_threads
+        self.embed_batch = inference.make_embed_batch(
+            embedder, VARIANTS, net_size, net_size
+        )
+
+    def embed(self):
+        """Return the embeddings of the held-out images, float32; see HeldOut.score.
+
+        Raises:
+            ValueError: an image cannot be read.
+        """
+        dataset = batches.image_batches(
+            self.paths, self.net_size, self.batch_size, self.loading_threads
+        )
+        read = inference.read_batches(dataset, self.paths, self.batch_size, quiet=True)
+        return np.concatenate(
+            [embs[0] for _, embs in inference.embed(self.embed_batch, read)]
+        )
