@@ -6,12 +6,14 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import checkpoints
 import embed
 import embeddings
 import golden_recipe
 import model
+import nets._resnet
 
 LAYOUT = golden_recipe.load_json('embed_layout.json')
 NETS = sorted(LAYOUT)
@@ -131,6 +133,26 @@ def test_unknown_net_in_args_json_is_named(experiments, tmp_path):
     training = embed.read_training_args(str(tmp_path))
     with pytest.raises(ValueError, match='--model_name vgg is unknown; expected one'):
         embed.restore_model(training, str(tmp_path / 'checkpoint-25'), 'float32')
+
+
+def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(nets._resnet.NUM_UNITS, 50, (1, 1, 1, 1))
+    trained = model.build_model('resnet_v1_50', 'direct', 8, last_stride=1)
+    variables = checkpoints.variables_by_name(trained)
+    prefix = tf.train.Checkpoint(**variables).write(str(tmp_path / 'weights'))
+    images = golden_recipe.images(1, 2, 64, 32)
+    training = {
+        'model_name': 'resnet_v1_50',
+        'head_name': 'direct',
+        'embedding_dim': 8,
+    }
+    # Runs from before the flag have none in args.json, and a stride of 2.
+    for stored, is_same in (({'last_stride': 1}, True), ({}, False)):
+        embedder, _ = embed.restore_model(training | stored, prefix, 'float32')
+        error = golden_recipe.error_in_rms(
+            embedder(images)['emb'], trained(images)['emb']
+        )
+        assert (error < 1e-4) == is_same
 
 
 def test_args_json_without_the_net_is_refused(tmp_path):

@@ -15,6 +15,7 @@ import embed
 import evaluate
 import excluders
 import heads
+import loss
 import make_csv
 import nets
 import plot
@@ -161,6 +162,11 @@ def test_tables_of_nets_and_heads_are_complete(heading, choices):
 @pytest.mark.parametrize('name', [*LAYOUT_CHOICES, *excluders.EXCLUDER_CHOICES])
 def test_layouts_and_excluders_are_named(name):
     assert f'`{name}`' in README
+
+
+@pytest.mark.parametrize('name', [*loss.LOSS_CHOICES, *loss.METRIC_CHOICES])
+def test_losses_and_metrics_are_explained(name):
+    assert f'| `{name}`' in readme_story.read_page('docs/losses.md')
 
 
 @pytest.mark.parametrize('page', PAGES)
