@@ -95,7 +95,7 @@ class Sampler:
 
 
 def training_batches(
-    sampler, paths, augmentation, first_step, last_step, loading_threads
+    sampler, paths, augmentation, first_step, last_step, loading_threads, cache=None
 ):
     """Return the training batches of the steps in [first_step, last_step).
 
@@ -106,6 +106,8 @@ def training_batches(
         first_step, last_step: numbers of the first batch and of the one after the
             last.
         loading_threads: images read at the same time.
+        cache: an image_cache.ImageCache of these files, or None to read them. The
+            batches are the same, bit for bit.
 
     Returns:
         tf.data.Dataset of (rows int64 [B], images float32 [B, H, W, 3] in 0..255).
@@ -121,8 +123,8 @@ def training_batches(
 
     def load(row, number):
         seed = tf.stack([seed_of_images, number])
-        image = training_image(all_paths[row], augmentation, seed)
-        return row, image
+        image = images.decode(all_paths[row]) if cache is None else cache.read(row)
+        return row, training_image(image, augmentation, seed)
 
     shape = tf.TensorSpec([batch_size], tf.int64)
     dataset = tf.data.Dataset.from_generator(
@@ -138,14 +140,14 @@ def seed_from(seed, stream):
     return np.int64(state[0] >> np.uint64(1))
 
 
-def training_image(path, augmentation, seed):
-    """Read one image and vary its colours, flip, crop or shift, and erase, as asked.
+def training_image(image, augmentation, seed):
+    """Resize an image and vary its colours, flip, crop or shift, and erase, as asked.
 
     The same seed gives the same image, and what one of these draws does not depend on
     which of the others take place.
 
     Args:
-        path: string tensor, the image file.
+        image: uint8 [H, W, 3], of images.decode.
         augmentation: an Augmentation.
         seed: int64 [2].
 
@@ -153,11 +155,11 @@ def training_image(path, augmentation, seed):
         float32 [H, W, 3] in 0..255.
     """
     size = augmentation.pre_crop_size if augmentation.crops else augmentation.net_size
-    return augment(images.read_image(path, *size), augmentation, seed)
+    return augment(images.resize(image, *size), augmentation, seed)
 
 
 def augment(image, augmentation, seed):
-    """Do what training_image does after reading.
+    """Do what training_image does after resizing.
 
     Args:
         image: float32 [H, W, 3] in 0..255, of the pre-crop size if there are crops,

@@ -38,9 +38,18 @@ def read_image(filename, height, width):
         tf.errors.NotFoundError, tf.errors.InvalidArgumentError: no such file, or not
             a readable image; find_unreadable says which.
     """
+    return resize(decode(filename), height, width)
+
+
+def decode(filename):
+    """Read one image file as read_image does, uint8 [H, W, 3], in its own size."""
     content = tf.io.read_file(filename)
     # Unlike decode_jpeg it takes BMP; of an animation, the first frame.
-    image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    return tf.io.decode_image(content, channels=3, expand_animations=False)
+
+
+def resize(image, height, width):
+    """Resize what decode returns as read_image does, float32 [height, width, 3]."""
     resized = tf.raw_ops.ResizeBilinear(
         images=image[None],
         size=[height, width],

@@ -31,6 +31,7 @@ tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 diagnosis = common.lazy_import('diagnosis')
+image_cache = common.lazy_import('image_cache')
 model = common.lazy_import('model')
 monitoring = common.lazy_import('monitoring')
 validation = common.lazy_import('validation')
@@ -265,7 +266,7 @@ def describe_run(args, pids, embedder, optimizer, weights):
     ]
 
 
-def make_next_batch(args, sampler, pids, paths, steps):
+def make_next_batch(args, sampler, pids, paths, steps, cache):
     """Return the function of a step that `train` gets its batches from, in order."""
     if args.overfit_one_batch:
         steps = range(1)
@@ -281,7 +282,13 @@ def make_next_batch(args, sampler, pids, paths, steps):
     )
     iterator = iter(
         batches.training_batches(
-            sampler, paths, augmentation, steps.start, steps.stop, args.loading_threads
+            sampler,
+            paths,
+            augmentation,
+            steps.start,
+            steps.stop,
+            args.loading_threads,
+            cache,
         )
     )
 
@@ -442,7 +449,13 @@ def main(argv=None):
     steps = range(state.step, args.train_iterations)
     if steps:
         notes += describe_run(args, pids, embedder, optimizer, weights)
-    next_batch = make_next_batch(args, sampler, pids, paths, steps)
+    cache = None
+    if args.cache and steps and not (args.dry_run or args.overfit_one_batch):
+        cache = image_cache.ImageCache(paths, args.loading_threads)
+        notes.append(
+            f'--cache: {len(paths)} images take {cache.num_bytes / 1e6:.0f} MB'
+        )
+    next_batch = make_next_batch(args, sampler, pids, paths, steps, cache)
     if args.dry_run:
         dry_run(next_batch, steps, notes)
         return

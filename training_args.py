@@ -27,7 +27,7 @@ FREE_ON_RESUME = (
 )
 
 # Flags of one call, not of the experiment.
-NOT_STORED = ('experiment_root', 'resume', 'dry_run')
+NOT_STORED = ('experiment_root', 'resume', 'dry_run', 'cache')
 
 
 class OneOrSeveral(argparse.Action):
@@ -182,6 +182,13 @@ def add_data_flags(parser):
         'training fails. A few hundred --train_iterations are enough.',
     )
     common.add_loading_threads(data)
+    data.add_argument(
+        '--cache',
+        action='store_true',
+        help='Read and decode every image once, before the first iteration, and keep '
+        'it in memory: 3 bytes a pixel. Batches stay the same, bit for bit. For slow '
+        'disks and processors; --resume does not remember it.',
+    )
     data.add_argument(
         '--seed',
         type=common.non_negative_int,
@@ -340,7 +347,7 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
         'args.json. Of the command line, only --image_root, --loading_threads, '
-        '--checkpoint_frequency, --histogram_frequency, --detailed_logs, the '
+        '--cache, --checkpoint_frequency, --histogram_frequency, --detailed_logs, the '
         'flags of validation and a larger --train_iterations count.',
     )
     bookkeeping.add_argument(

@@ -137,7 +137,8 @@ def augmented(path, index, **changes):
     """Return an image drawn with a seed, AUGMENTATION being changed."""
     seed = batches.tf.constant([5, index], batches.tf.int64)
     augmentation = AUGMENTATION._replace(**changes)
-    return batches.training_image(path, augmentation, seed).numpy()
+    image = batches.images.decode(path)
+    return batches.training_image(image, augmentation, seed).numpy()
 
 
 def test_flip_and_crop_do_not_depend_on_the_other_augmentations(paths):

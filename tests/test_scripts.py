@@ -51,7 +51,7 @@ PAPER = {
 # Flags of train.py that do not change what is learned, or that are arguments.
 NO_HYPERPARAMETERS = {
     *('help', 'experiment_root', 'train_set', 'image_root', 'initial_checkpoint'),
-    *('resume', 'seed', 'loading_threads', 'checkpoint_frequency'),
+    *('resume', 'seed', 'loading_threads', 'checkpoint_frequency', 'cache'),
     *('histogram_frequency', 'detailed_logs', 'dry_run', 'overfit_one_batch'),
     *('val_set', 'val_query', 'val_excluder', 'val_image_root', 'val_every'),
 }
