@@ -8,7 +8,7 @@ import images
 
 
 def make_embed_batch(embedder, variants, net_size, size):
-    """Return the function that embeds a batch, compiled at its first call.
+    """Return the function that embeds a batch; the net is compiled at its first call.
 
     Args:
         embedder: of model.build_model. Its weights may change between calls.
@@ -21,10 +21,19 @@ def make_embed_batch(embedder, variants, net_size, size):
         float32 [A, B, D].
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *size, 3))])
+    # Of one image: what the variants of a plan have in common, [height, width, 3].
+    shape = images.augment(tf.zeros((1, *size, 3)), variants[0], *net_size).shape[1:]
+
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
+    def embed_variant(batch):
+        return embedder(batch, training=False)['emb']
+
     def embed_batch(batch):
+        # One after another, by one graph: in a graph of all, the first layers of all
+        # variants would be computed at once, and each needs memory; and it would hold
+        # the weights of a folded net once for each.
         embs = [
-            embedder(images.augment(batch, variant, *net_size), training=False)['emb']
+            embed_variant(images.augment(batch, variant, *net_size))
             for variant in variants
         ]
         return tf.stack(embs)  # [A, B, D]
