@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+import batch_pictures
 import common
 import loss
 
@@ -109,6 +110,44 @@ def write_histograms(outcome, pids):
     tf.summary.histogram('embedding_lengths', tf.norm(outcome['embs'], axis=1))
 
 
+class Pictures:
+    """Pictures of some iterations' batches for TensorBoard.
+
+    Args:
+        frequency: iterations between them; 0: none.
+        pids: object array [N] of str, of the data set.
+        batch_k: K.
+    """
+
+    def __init__(self, frequency, pids, batch_k):
+        self.frequency = frequency
+        self.pids = pids
+        self.batch_k = batch_k
+
+    def write(self, step, rows, images, dists):
+        """Write an iteration's pictures to the default writer, if they are due.
+
+        Args:
+            step: number of the iteration.
+            rows: int64 [B], of the data set.
+            images: [B, H, W, 3] in 0..255, or what a tf.distribute strategy made of
+                it. Of several processes, the first has but the first of them, and
+                only those are drawn.
+            dists: float32 [B, B].
+        """
+        if not self.frequency or step % self.frequency:
+            return
+        parts = getattr(images, 'values', None) or [images]
+        images = np.concatenate([np.asarray(part) for part in parts])
+        pids = self.pids[rows[: len(images)]]
+        dists = dists[: len(images), : len(images)]
+        batch = batch_pictures.draw_batch(images, pids, self.batch_k)
+        tf.summary.image('images/batch', batch[None])
+        hardest = batch_pictures.draw_hardest(images, pids, dists)
+        if hardest is not None:
+            tf.summary.image('images/hardest', hardest[None])
+
+
 class Journal:
     """Everything a run writes about its iterations; a context, closed at its end.
 
@@ -121,6 +160,7 @@ class Journal:
         detailed_logs: a DetailedLogs, or None.
         watches: objects like diagnosis.CollapseWatch, which observe every iteration
             and may warn.
+        pictures: a Pictures, or None.
     """
 
     def __init__(
@@ -133,6 +173,7 @@ class Journal:
         histogram_frequency=0,
         detailed_logs=None,
         watches=(),
+        pictures=None,
     ):
         self.logger = logger
         self.directory = directory
@@ -141,6 +182,7 @@ class Journal:
         self.histogram_frequency = histogram_frequency
         self.detailed_logs = detailed_logs
         self.watches = watches
+        self.pictures = pictures
         self.writer = tf.summary.create_file_writer(directory)
         self.speed = Speed()
         # disable=None: a bar on a terminal, nothing in a file or a pipe.
@@ -151,7 +193,7 @@ class Journal:
     def __enter__(self):
         return self
 
-    def write(self, step, rows, pids, learning_rate, outcome, secs_input):
+    def write(self, step, rows, pids, learning_rate, outcome, secs_input, images=None):
         """Report an iteration that has just ended.
 
         Args:
@@ -161,6 +203,7 @@ class Journal:
             learning_rate: of its update.
             outcome: of a training step, see train.py.
             secs_input: how long it waited for its batch, seconds.
+            images: what Pictures take; None: nothing is drawn.
         """
         secs = self.speed.tick()
         mean_secs = self.speed.secs_per_iter
@@ -171,6 +214,8 @@ class Journal:
             write_scalars(outcome, self.k, learning_rate, secs, secs_input)
             if self.histogram_frequency and step % self.histogram_frequency == 0:
                 write_histograms(outcome, pids)
+            if self.pictures is not None and images is not None:
+                self.pictures.write(step, rows, images, outcome['dists'].numpy())
         if self.detailed_logs is not None:
             self.detailed_logs.write(step, rows, outcome)
         self.show_watches(outcome)

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Plot the six curves that tell whether a training run is healthy.
+"""Plot the curves that tell whether a training run is healthy.
 
     python plot.py ~/exp/market ~/exp/other --filename healthy_run.png
 
 Reads the TensorBoard events of one or several experiment roots. Writes one PNG: loss,
 retrieval within the batch, active anchors, learning rate, distances of positive and
-negative pairs, lengths of the embeddings. Thin lines are single iterations, thick ones
-their running mean; of the histograms, the median and the middle 80 %.
+negative pairs, lengths of the embeddings; and the scores of validation, if a run has
+them. A curve that a run lacks is left out and named. Thin lines are single iterations,
+thick ones their running mean; of the histograms, the median and the middle 80 %.
 """
 
 import os
+import sys
 
 import numpy as np
 
@@ -20,6 +22,13 @@ SMOOTHING = 50
 
 # The middle 80 % of a distribution: little enough to leave out its rare extremes.
 QUANTILES = (0.1, 0.5, 0.9)
+
+# What a run of train.py has; validation only where it was asked for.
+CURVES = (
+    *('loss', 'batch_top1', 'batch_prec_at_', 'active_count', 'learning_rate'),
+    *('embedding_pos_dists', 'embedding_neg_dists', 'embedding_lengths'),
+)
+VALIDATION = ('val/mAP', 'val/top1')
 
 
 def build_parser():
@@ -45,10 +54,11 @@ def read_events(experiment_root):
     """Return {tag: (steps [T], values [T, ...])} of the events in a directory.
 
     A scalar's values are [T]; a histogram's are [T, buckets, 3]: left and right edge
-    and count.
+    and count. Pictures, and whatever else there is, are not read.
 
     Raises:
         FileNotFoundError: there are no events.
+        ValueError: there are, but none of train.py's curves.
     """
     # Here, not above: it imports TensorFlow, which --help need not wait for.
     from tensorboard.backend.event_processing import event_accumulator
@@ -58,12 +68,26 @@ def read_events(experiment_root):
     )
     events.Reload()
     tags = events.Tags()['tensors']
-    if not tags:
+    # Of TensorFlow 1, as the original wrote them.
+    older = [*events.Tags()['scalars'], *events.Tags()['histograms']]
+    if not tags and not older:
         raise FileNotFoundError(
             f'no TensorBoard events in {experiment_root}; expected an experiment root '
             'of train.py'
         )
-    return {tag: read_tag(events.Tensors(tag)) for tag in tags}
+    kinds = ('scalars', 'histograms')
+    curves = [
+        tag
+        for tag in tags
+        if events.SummaryMetadata(tag).plugin_data.plugin_name in kinds
+    ]
+    if not set(curves) & set(CURVES):
+        raise ValueError(
+            f'none of the curves of train.py is among the TensorBoard events in '
+            f'{experiment_root} (first: {sorted([*tags, *older])[0]}); expected an '
+            'experiment root of train.py'
+        )
+    return {tag: read_tag(events.Tensors(tag)) for tag in curves}
 
 
 def read_tag(events):
@@ -99,15 +123,26 @@ def histogram_quantiles(histogram):
 def draw_scalars(axes, events, tags, run, colours):
     """Draw the scalars `tags` of one run, each with its running mean."""
     for tag, style in zip(tags, ('-', '--'), strict=False):
+        if tag not in events:
+            continue
         steps, values = events[tag]
         label = f'{run} {tag}' if len(tags) > 1 else run
         axes.plot(steps, values, color=colours[0], alpha=0.2, linewidth=0.5)
         axes.plot(steps, smooth(values), style, color=colours[0], label=label)
 
 
+def draw_points(axes, events, tags, run, colours):
+    """Draw the scalars `tags` of one run as they are."""
+    for tag, style in zip(tags, ('.-', '.--'), strict=False):
+        if tag in events:
+            label = f'{run} {tag}' if len(tags) > 1 else run
+            axes.plot(*events[tag], style, color=colours[0], label=label)
+
+
 def draw_schedule(axes, events, tags, run, colours):
     """Draw the scalar of one tag as it is."""
-    axes.plot(*events[tags[0]], color=colours[0], label=run)
+    if tags[0] in events:
+        axes.plot(*events[tags[0]], color=colours[0], label=run)
 
 
 def draw_histograms(axes, events, tags, run, colours):
@@ -118,12 +153,37 @@ def draw_histograms(axes, events, tags, run, colours):
         steps, histograms = events[tag]
         low, median, high = np.array([histogram_quantiles(h) for h in histograms]).T
         name = tag.removeprefix('embedding_').removesuffix('_dists')
-        axes.plot(steps, median, color=colour, label=f'{run} {name}')
+        # A line of a single point would not be seen.
+        marker = '.' if len(steps) == 1 else None
+        axes.plot(steps, median, color=colour, marker=marker, label=f'{run} {name}')
         axes.fill_between(steps, low, high, color=colour, alpha=0.15)
 
 
+def find_missing(events):
+    """Return the names of the curves that a run lacks."""
+    return [name for name in CURVES if not any(tag.startswith(name) for tag in events)]
+
+
+def choose_panels(events):
+    """Return [(title, function that draws, tags)] for one run."""
+    precision = [tag for tag in events if tag.startswith('batch_prec_at_')]
+    return [
+        ('loss, mean of the batch', draw_scalars, ['loss']),
+        ('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
+        ('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
+        ('learning rate', draw_schedule, ['learning_rate']),
+        (
+            'distances of pairs in the batch',
+            draw_histograms,
+            ['embedding_pos_dists', 'embedding_neg_dists'],
+        ),
+        ('lengths of embeddings', draw_histograms, ['embedding_lengths']),
+        ('validation', draw_points, VALIDATION),
+    ]
+
+
 def plot_runs(runs):
-    """Return the figure of several runs.
+    """Return the figure of several runs; with validation, if one of them has it.
 
     Args:
         runs: {name: result of read_events}.
@@ -131,32 +191,28 @@ def plot_runs(runs):
     # Not pyplot: it would ask for a screen.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 7), layout='constrained')
-    axes = figure.subplots(2, 3).flatten()
+    is_validated = any(set(VALIDATION) & set(events) for events in runs.values())
+    num_columns = 4 if is_validated else 3
+    figure = Figure(figsize=(13 / 3 * num_columns, 7), layout='constrained')
+    axes = figure.subplots(2, num_columns)
+    # The six curves keep their places; validation comes to their right.
+    in_order = [*axes[0, :3], *axes[1, :3], *axes[:, 3:].flat]
     palette = [f'C{i}' for i in range(10)]
     for number, (run, events) in enumerate(runs.items()):
         # Two colours a run, for panels with two distributions.
         colours = [palette[(2 * number + i) % 10] for i in range(2)]
-        precision = [tag for tag in events if tag.startswith('batch_prec_at_')]
-        panels = (
-            ('loss, mean of the batch', draw_scalars, ['loss']),
-            ('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
-            ('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
-            ('learning rate', draw_schedule, ['learning_rate']),
-            (
-                'distances of pairs in the batch',
-                draw_histograms,
-                ['embedding_pos_dists', 'embedding_neg_dists'],
-            ),
-            ('lengths of embeddings', draw_histograms, ['embedding_lengths']),
-        )
-        for panel, (title, draw, tags) in zip(axes, panels, strict=True):
+        for panel, (title, draw, tags) in zip(
+            in_order, choose_panels(events), strict=False
+        ):
             draw(panel, events, tags, run, colours)
             panel.set_title(title)
-            panel.set_xlabel('iteration')
-            # Room above, or a constant would hide in the frame.
-            panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
-            panel.grid(alpha=0.3)
+    for panel in in_order:
+        panel.set_visible(bool(panel.get_title()))
+        panel.set_xlabel('iteration')
+        # Room above, or a constant would hide in the frame.
+        panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
+        panel.grid(alpha=0.3)
+        if panel.get_legend_handles_labels()[0]:
             panel.legend(fontsize='small')
     return figure
 
@@ -172,6 +228,10 @@ def main(argv=None):
     common.start_tensorflow()
     names = name_runs(args.experiments)
     runs = dict(zip(names, map(read_events, args.experiments), strict=True))
+    for name, events in runs.items():
+        missing = find_missing(events)
+        if missing:
+            print(f'{name} has no {", ".join(missing)}: left out', file=sys.stderr)
     figure = plot_runs(runs)
     common.write_figure(args.filename, figure)
     print(f'{args.filename}: {len(runs)} run(s)')

@@ -226,7 +226,7 @@ def train(
             done = step + 1
             check_finite(outcome['losses'].numpy(), done, state)
             check_loss_scale(outcome, done, state)
-            journal.write(done, rows, pids, learning_rate, outcome, secs_input)
+            journal.write(done, rows, pids, learning_rate, outcome, secs_input, images)
             is_last = stop.is_made or done == steps.stop
             if is_last or is_due(done):
                 check_weights(state, done)
@@ -304,7 +304,7 @@ def make_next_batch(args, sampler, pids, paths, steps, cache):
     return next_batch
 
 
-def open_journal(args, logger, fids, steps, k, watches):
+def open_journal(args, logger, pids, fids, steps, k, watches):
     """Return the monitoring.Journal of a run."""
     detailed_logs = None
     if args.detailed_logs:
@@ -324,6 +324,7 @@ def open_journal(args, logger, fids, steps, k, watches):
         args.histogram_frequency,
         detailed_logs,
         watches,
+        monitoring.Pictures(args.image_frequency, pids, args.batch_k),
     )
 
 
@@ -482,7 +483,7 @@ def main(argv=None):
     k = max(1, args.batch_k - 1)
     collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
     overfit = diagnosis.OverfitWatch()
-    journal = open_journal(args, logger, fids, steps, k, (collapse, overfit))
+    journal = open_journal(args, logger, pids, fids, steps, k, (collapse, overfit))
     done = train(
         steps,
         next_batch,

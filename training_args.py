@@ -18,6 +18,7 @@ FREE_ON_RESUME = (
     'loading_threads',
     'checkpoint_frequency',
     'histogram_frequency',
+    'image_frequency',
     'detailed_logs',
     'val_set',
     'val_query',
@@ -347,8 +348,9 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
         'args.json. Of the command line, only --image_root, --loading_threads, '
-        '--cache, --checkpoint_frequency, --histogram_frequency, --detailed_logs, the '
-        'flags of validation and a larger --train_iterations count.',
+        '--cache, --checkpoint_frequency, --histogram_frequency, --image_frequency, '
+        '--detailed_logs, the flags of validation and a larger --train_iterations '
+        'count.',
     )
     bookkeeping.add_argument(
         '--dry_run',
@@ -368,6 +370,14 @@ def add_bookkeeping_flags(parser):
         type=common.non_negative_int,
         help="Iterations between TensorBoard's histograms; 0: none. Scalars are "
         'written at every iteration.',
+    )
+    bookkeeping.add_argument(
+        '--image_frequency',
+        default=0,
+        type=common.non_negative_int,
+        help="Iterations between TensorBoard's pictures of the augmented batch and of "
+        'its hardest pairs; 0: none. A picture of 72 images of 256x128 pixels takes '
+        'some megabytes of disk.',
     )
     bookkeeping.add_argument(
         '--detailed_logs',

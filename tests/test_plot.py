@@ -60,6 +60,50 @@ def test_picture_of_two_runs(tmp_path, capsys):
     assert (image == 255).mean() < 0.99  # Something is drawn.
 
 
+def test_validation_has_a_panel_where_a_run_has_it(tmp_path):
+    write_run(tmp_path / 'without', range(1, 5))
+    write_run(tmp_path / 'with', range(1, 5))
+    writer = tf.summary.create_file_writer(str(tmp_path / 'with'), filename_suffix='v')
+    with writer.as_default():
+        for step in (2, 4):
+            tf.summary.scalar('val/mAP', 0.25 * step, step=step)
+    writer.close()
+    runs = {
+        name: plot.read_events(str(tmp_path / name)) for name in ('without', 'with')
+    }
+    panels = {axes.get_title(): axes for axes in plot.plot_runs(runs).axes}
+    (line,) = panels['validation'].get_lines()
+    np.testing.assert_array_equal(line.get_xydata(), [[2, 0.5], [4, 1]])
+    alone = plot.plot_runs({'without': runs['without']})
+    assert len(alone.axes) == 6
+
+
+def test_curve_that_a_run_lacks_is_left_out_and_named(tmp_path, capsys):
+    writer = tf.summary.create_file_writer(str(tmp_path / 'some'))
+    with writer.as_default(step=1):
+        tf.summary.scalar('loss', 0.5)
+        tf.summary.scalar('learning_rate', 3e-4)
+        tf.summary.scalar('foreign', 3.0)
+        tf.summary.image('images/batch', np.zeros([1, 4, 4, 3], np.uint8))
+    writer.close()
+    plot.main([str(tmp_path / 'some'), '--filename', str(tmp_path / 'some.png')])
+    assert capsys.readouterr().err == (
+        'some has no batch_top1, batch_prec_at_, active_count, embedding_pos_dists, '
+        'embedding_neg_dists, embedding_lengths: left out\n'
+    )
+    assert (tmp_path / 'some.png').exists()
+    assert 'images/batch' not in plot.read_events(str(tmp_path / 'some'))
+
+
+def test_events_of_something_else_are_refused(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    with writer.as_default(step=1):
+        tf.summary.scalar('accuracy', 0.5)
+    writer.close()
+    with pytest.raises(ValueError, match=r'none of the curves.*\(first: accuracy\)'):
+        plot.read_events(str(tmp_path))
+
+
 def test_runs_of_one_name_are_told_apart_by_their_paths():
     assert plot.name_runs(['a/exp/', 'b/other']) == ['exp', 'other']
     assert plot.name_runs(['a/exp', 'b/exp']) == ['a/exp', 'b/exp']

@@ -53,7 +53,14 @@ NO_HYPERPARAMETERS = {
     *('help', 'experiment_root', 'train_set', 'image_root', 'initial_checkpoint'),
     *('resume', 'seed', 'loading_threads', 'checkpoint_frequency', 'cache'),
     *('histogram_frequency', 'detailed_logs', 'dry_run', 'overfit_one_batch'),
-    *('val_set', 'val_query', 'val_excluder', 'val_image_root', 'val_every'),
+    *(
+        'image_frequency',
+        'val_set',
+        'val_query',
+        'val_excluder',
+        'val_image_root',
+        'val_every',
+    ),
 }
 
 # Records where it is called and its arguments, a line each, then an empty line; fails
