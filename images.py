@@ -88,7 +88,8 @@ def random_flip(image, seed):
         seed: int64 [2]; the same seed flips the same way.
     """
     is_flipped = tf.random.stateless_uniform([], seed) < 0.5
-    return tf.cond(is_flipped, lambda: image[:, ::-1], lambda: image)
+    # image[:, ::-1] gives the same, but took longer than all else of an image together.
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, is_flipped, False]))
 
 
 def random_crop(image, height, width, seed):
@@ -225,7 +226,7 @@ def augment(images, variant, height, width):
     """
     if variant.startswith('original_flip_'):
         # Flips come before crops: the left crop of a mirror image shows the right.
-        images = images[:, :, ::-1]
+        images = tf.reverse(images, [2])  # Far faster than [:, :, ::-1].
     crop = variant.removeprefix('original_').removeprefix('flip_')
     if crop in ('resize', 'avgpool'):
         return images

@@ -248,3 +248,9 @@ def test_find_unreadable_names_the_first_bad_file(tmp_path, content, reason):
     assert reason in why or content == b'junk'
     assert why
     assert images.find_unreadable([str(good)]) is None
+
+
+def test_random_flip_reverses_the_columns_exactly():
+    image = np.random.default_rng(0).random((3, 4, 3), np.float32)
+    sides = {images.random_flip(image, [1, i]).numpy().tobytes() for i in range(20)}
+    assert sides == {image.tobytes(), image[:, ::-1].tobytes()}
