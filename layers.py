@@ -218,7 +218,7 @@ class Foldable:
     inputs and kernel.
     """
 
-    folded = None  # (kernel, biases), float32 NumPy arrays, once `fold` was called.
+    folded = None  # (kernel, biases), tensors of compute_dtype, once `fold` was called.
 
     def fold(self):
         """Run from now on with the batch norm folded into the weights as they are."""
@@ -233,7 +233,10 @@ class Foldable:
             )
         )
         inv_std = 1 / np.sqrt(variance + norm.epsilon)
-        self.folded = self.fold_arrays(kernel, 0, beta, gamma, mean, inv_std)
+        arrays = self.fold_arrays(kernel, 0, beta, gamma, mean, inv_std)
+        # Tensors: arrays would become constants of a graph, at no gain in speed, and
+        # TensorFlow copies those until a ResNet-50 needs another gigabyte.
+        self.folded = tuple(tf.constant(array, self.compute_dtype) for array in arrays)
 
     def fold_arrays(self, kernel, *arrays):
         """Return fold_batch_norm(kernel, *arrays)."""
@@ -247,9 +250,7 @@ class Foldable:
         """
         if training:
             raise ValueError(f'{self.path} is folded for inference; it cannot train')
-        # In a graph, arrays become constants where variables would be read at every
-        # call; TensorFlow makes one kernel of convolution, biases, sum and ReLU.
-        kernel, biases = (tf.constant(a, inputs.dtype) for a in self.folded)
+        kernel, biases = self.folded
         outputs = in_native_precision(self.multiply, inputs, kernel)
         return tf.nn.bias_add(outputs, biases)
 
