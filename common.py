@@ -418,8 +418,15 @@ def read_lines(filename):
         yield from file
 
 
-def check_images_exist(csv_file, fids, image_root):
-    """Raise FileNotFoundError with count and first three paths of missing images."""
+def check_images_exist(csv_file, fids, image_root, flag='--image_root'):
+    """Raise FileNotFoundError with count and first three paths of missing images.
+
+    Args:
+        csv_file: for the message.
+        fids: [N] of str.
+        image_root: directory they are relative to.
+        flag: that named the directory.
+    """
     missing = find_missing(fids, image_root)
     if len(missing) == 1 < len(fids) and missing[0] == os.path.join(
         image_root, fids[0]
@@ -431,7 +438,7 @@ def check_images_exist(csv_file, fids, image_root):
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(fids)} images in {csv_file} are missing '
-            f'(first: {", ".join(missing[:3])}); check --image_root'
+            f'(first: {", ".join(missing[:3])}); check {flag}'
         )
 
 

@@ -255,7 +255,12 @@ def find_memory(tensor):
 
 
 def free_memory():
-    """Return the bytes of main memory that can be had, or None where unknown."""
+    """Return the bytes of main memory that can be had.
+
+    None where that is unknown, or where a GPU computes, whose memory is another.
+    """
+    if tf.config.list_physical_devices('GPU'):
+        return None
     try:
         with open('/proc/meminfo', encoding='ascii') as file:
             fields = dict(line.split(':') for line in file)

@@ -123,7 +123,7 @@ class HeldOut:
 def read_set(csv_file, image_root):
     """Return (pids, fids) of a CSV whose images are all there."""
     pids, fids = embeddings.read_csv(csv_file)
-    common.check_images_exist(csv_file, fids, image_root)
+    common.check_images_exist(csv_file, fids, image_root, '--val_image_root')
     return pids, fids
 
 

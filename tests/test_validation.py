@@ -260,8 +260,7 @@ def test_flags_of_validation_go_together(data, tmp_path, capsys, flags, message)
 def test_missing_images_are_named_before_anything_is_written(data, tmp_path):
     write_csv(tmp_path / 'set.csv', [name(1, 1, 0), name(1, 2, 0)])
     flags = ['--val_set', str(tmp_path / 'set.csv'), '--val_excluder', 'market1501']
-    with pytest.raises(
-        FileNotFoundError, match='2 of 2 images in .*set.csv are missing'
-    ):
+    message = '2 of 2 images in .*set.csv are missing.*; check --val_image_root'
+    with pytest.raises(FileNotFoundError, match=message):
         tiny_run.start(data, tmp_path / 'exp', *flags)
     assert not (tmp_path / 'exp').exists()
