@@ -95,7 +95,14 @@ class Sampler:
 
 
 def training_batches(
-    sampler, paths, augmentation, first_step, last_step, loading_threads, cache=None
+    sampler,
+    paths,
+    augmentation,
+    first_step,
+    last_step,
+    loading_threads,
+    cache=None,
+    part=slice(None),
 ):
     """Return the training batches of the steps in [first_step, last_step).
 
@@ -108,30 +115,33 @@ def training_batches(
         loading_threads: images read at the same time.
         cache: an image_cache.ImageCache of these files, or None to read them. The
             batches are the same, bit for bit.
+        part: slice of the batch, where other processes read the rest of it.
 
     Returns:
-        tf.data.Dataset of (rows int64 [B], images float32 [B, H, W, 3] in 0..255).
+        tf.data.Dataset of (rows int64 [B], images float32 [B, H, W, 3] in 0..255), or
+        of that part of them.
     """
     seed_of_images = seed_from(sampler.seed, AUGMENT_STREAM)
     all_paths = tf.constant(paths)  # [N]
     batch_size = sampler.batch_p * sampler.batch_k
+    positions = np.arange(batch_size)[part]  # Of the part's images in their batch.
 
     def rows_of_steps():
         for step in range(first_step, last_step):
             # Images of different batches have different numbers, hence other flips.
-            yield sampler.draw(step), step * batch_size + np.arange(batch_size)
+            yield sampler.draw(step)[part], step * batch_size + positions
 
     def load(row, number):
         seed = tf.stack([seed_of_images, number])
         image = images.decode(all_paths[row]) if cache is None else cache.read(row)
         return row, training_image(image, augmentation, seed)
 
-    shape = tf.TensorSpec([batch_size], tf.int64)
+    shape = tf.TensorSpec([len(positions)], tf.int64)
     dataset = tf.data.Dataset.from_generator(
         rows_of_steps, output_signature=(shape, shape)
     )
     dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(2)
+    return dataset.batch(len(positions), drop_remainder=True).prefetch(2)
 
 
 def seed_from(seed, stream):

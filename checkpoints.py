@@ -5,11 +5,13 @@ of its name. That covers TF-Slim's files in TensorFlow's old and new format, the
 experiments of the original code and our own, whose keys are the same names.
 """
 
+import functools
 import json
 import os
 import pathlib
 import shutil
 import typing
+import zlib
 
 import keras
 import tensorflow as tf
@@ -348,10 +350,12 @@ class TrainingState:
         model: of model.build_model.
         optimizer: a Keras optimizer, built for the model's trainable variables.
         directory: where `checkpoint-STEP.*` and the index `checkpoint` live.
+        is_writer: whether `save` writes: of several processes, one.
     """
 
-    def __init__(self, model, optimizer, directory):
+    def __init__(self, model, optimizer, directory, is_writer=True):
         self.directory = directory
+        self.is_writer = is_writer
         self.variables = variables_by_name(model) | name_optimizer_variables(
             optimizer, model.trainable_variables
         )
@@ -375,6 +379,8 @@ class TrainingState:
         Raises:
             OSError: the disk is full or not writable.
         """
+        if not self.is_writer:
+            return
         try:
             self.manager.save(checkpoint_number=step)
         except (tf.errors.OpError, OSError) as error:
@@ -447,6 +453,14 @@ class TrainingState:
         except ValueError as error:
             raise ValueError(f'{filename} is not valid JSON: {error}') from error
         return record if exists(os.path.join(self.directory, BEST_NAME)) else None
+
+    def fingerprint(self):
+        """Return a number that differs where a variable differs."""
+        return functools.reduce(
+            lambda crc, name: zlib.crc32(self.variables[name].numpy().tobytes(), crc),
+            sorted(self.variables),
+            0,
+        )
 
     def load(self, prefix):
         """Restore everything, from our checkpoint or from one of the original.

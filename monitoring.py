@@ -267,6 +267,13 @@ class Journal:
             self.writer.close()
 
 
+class SilentJournal(contextlib.nullcontext):
+    """The journal of a process that leaves reporting to another one."""
+
+    def write(self, *_):
+        """Report nothing; see Journal."""
+
+
 class DetailedLogs:
     """Embeddings, losses and FIDs of every iteration, as arrays to be mem-mapped.
 

@@ -7,7 +7,8 @@
 
 Writes args.json, train.log, checkpoint-STEP.* and TensorBoard events to the
 experiment root. Ctrl+C (or SIGTERM) finishes the iteration, writes a checkpoint and
-stops; --resume continues. The paper's recipe is market1501_train.sh.
+stops; --resume continues. The paper's recipe is market1501_train.sh. With --distribute
+several devices share the work.
 """
 
 import importlib
@@ -17,8 +18,10 @@ import shutil
 import signal
 import sys
 import time
+import zlib
 
 import common
+import distribution
 import loss
 import optimizers
 import training_args
@@ -32,6 +35,7 @@ batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 diagnosis = common.lazy_import('diagnosis')
 image_cache = common.lazy_import('image_cache')
+layers = common.lazy_import('layers')
 model = common.lazy_import('model')
 monitoring = common.lazy_import('monitoring')
 validation = common.lazy_import('validation')
@@ -71,26 +75,60 @@ def check_initial_checkpoint(initial_checkpoint):
         checkpoints.WeightsFile(initial_checkpoint)
 
 
-def build_state(args):
+def agree_on_flags(args, replicas, pids, fids):
+    """Give all processes the chief's seed; raise ValueError if other things differ."""
+    args.seed = replicas.exchange(args.seed)[0]
+    replicas.check_same(
+        lambda: flags_to_share(args, pids, fids),
+        'start all workers with the same flags and data',
+    )
+
+
+def flags_to_share(args, pids, fids):
+    """Return {name: value} of what has to be the same in all processes of a run."""
+    values = {
+        # Files may lie elsewhere on another machine.
+        f'--{name}': without_directory(value)
+        for name, value in vars(args).items()
+        if name not in (*training_args.FREE_ON_RESUME, 'experiment_root')
+    }
+    rows = '\n'.join(f'{pid},{fid}' for pid, fid in zip(pids, fids, strict=True))
+    values['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
+    return values
+
+
+def without_directory(value):
+    """Return a flag's value, of paths the last part alone."""
+    if isinstance(value, list):
+        return [without_directory(part) for part in value]
+    return os.path.basename(value) if isinstance(value, str) else value
+
+
+def build_state(args, replicas):
     """Return (model, optimizer, TrainingState) of a run, the weights random."""
     tf.keras.utils.set_random_seed(args.seed)
-    embedder = model.build_model(
-        args.model_name,
-        args.head_name,
-        args.embedding_dim,
-        args.precision,
-        args.last_stride,
+    with replicas.scope():
+        embedder = model.build_model(
+            args.model_name,
+            args.head_name,
+            args.embedding_dim,
+            args.precision,
+            args.last_stride,
+        )
+        optimizer = optimizers.build(
+            args.optimizer,
+            embedder.trainable_variables,
+            args.learning_rate,
+            args.weight_decay,
+            args.adam_beta1_at_decay,
+            args.decay_start_iteration,
+            args.precision,
+        )
+    if args.sync_batch_norm:
+        layers.synchronise_batch_norm(embedder)
+    state = checkpoints.TrainingState(
+        embedder, optimizer, args.experiment_root, replicas.is_chief
     )
-    optimizer = optimizers.build(
-        args.optimizer,
-        embedder.trainable_variables,
-        args.learning_rate,
-        args.weight_decay,
-        args.adam_beta1_at_decay,
-        args.decay_start_iteration,
-        args.precision,
-    )
-    state = checkpoints.TrainingState(embedder, optimizer, args.experiment_root)
     return embedder, optimizer, state
 
 
@@ -128,39 +166,45 @@ def write_args(args):
     common.write_json(os.path.join(args.experiment_root, 'args.json'), vars(args))
 
 
-def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed):
+def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed, replicas):
     """Return the function of one iteration.
 
-    It maps (images float32 [B, H, W, 3], pids [B], learning rate, step int64) to a dict
-    of `losses` [B], `embs` [B, D], `dists` [B, B] and the scalars `top1` and
-    `precision` (of the k nearest), all float32, and updates the weights. What a loss
-    draws at random depends on `seed`, an int64, and the step. If the optimizer scales
-    the loss, `loss_scale` is its factor for the next iteration.
+    It maps (images float32 [B, H, W, 3] as split by `replicas`, pids [B], learning
+    rate, step int64) to a dict of `losses` [B], `embs` [B, D], `dists` [B, B] and the
+    scalars `top1` and `precision` (of the k nearest), all float32 and of the whole
+    batch, and updates the weights. What a loss draws at random depends on `seed`, an
+    int64, and the step. If the optimizer scales the loss, `loss_scale` is its factor
+    for the next iteration.
     """
+    # The moving averages of batch norm, to which each replica adds its own images.
+    averages = [v for v in embedder.non_trainable_variables if v.dtype == 'float32']
 
-    @tf.function
-    def train_step(images, pids, learning_rate, step):
+    def update(images, pids, step):
         with tf.GradientTape() as tape:
-            embs = model.training_embs(embedder(images, training=True))  # [B, D]
+            outputs = embedder(images, training=True)
+            embs = replicas.gather(model.training_embs(outputs))  # [B, D]
             dists = loss.cdist(embs, embs, metric)  # [B, B]
             losses = loss.batch_losses(
                 loss_name, dists, pids, margin, tf.stack([seed, step])
             )  # [B]
-            mean_loss = optimizer.scale_loss(tf.reduce_mean(losses))
+            # The optimizer adds up the gradients of the replicas.
+            mean_loss = optimizer.scale_loss(
+                tf.reduce_mean(losses) / replicas.num_replicas
+            )
         gradients = tape.gradient(mean_loss, embedder.trainable_variables)
+        optimizer.apply(gradients, embedder.trainable_variables)
+        replicas.average(averages)
+        return {'losses': losses, 'embs': embs, 'dists': dists}
+
+    @tf.function
+    def train_step(images, pids, learning_rate, step):
         optimizer.learning_rate.assign(learning_rate)
         iterations = tf.identity(optimizer.iterations)
-        optimizer.apply(gradients, embedder.trainable_variables)
+        outcome = replicas.run(update, images, pids, step)
         # Where scaled gradients overflow there is no update, but an iteration it is.
         optimizer.iterations.assign(iterations + 1)
-        top1, precision = loss.batch_scores(dists, pids, k)
-        outcome = {
-            'losses': losses,
-            'embs': embs,
-            'dists': dists,
-            'top1': top1,
-            'precision': precision,
-        }
+        top1, precision = loss.batch_scores(outcome['dists'], pids, k)
+        outcome = {**outcome, 'top1': top1, 'precision': precision}
         if hasattr(optimizer, 'dynamic_scale'):
             outcome['loss_scale'] = tf.identity(optimizer.dynamic_scale)
         return outcome
@@ -194,7 +238,15 @@ class StopRequest:
 
 
 def train(
-    steps, next_batch, train_step, learning_rate_of, journal, state, is_due, validate
+    steps,
+    next_batch,
+    train_step,
+    learning_rate_of,
+    journal,
+    state,
+    is_due,
+    validate,
+    replicas,
 ):
     """Run the iterations; return the number of updates made by then.
 
@@ -209,6 +261,7 @@ def train(
             is also written at the end and when someone asks for a stop.
         validate: function of the updates made, called after each; not when someone
             asks for a stop.
+        replicas: of distribution.connect.
 
     Raises:
         ValueError: the loss or a weight is no longer finite, or an image cannot be
@@ -227,11 +280,12 @@ def train(
             check_finite(outcome['losses'].numpy(), done, state)
             check_loss_scale(outcome, done, state)
             journal.write(done, rows, pids, learning_rate, outcome, secs_input, images)
-            is_last = stop.is_made or done == steps.stop
+            is_stopped = replicas.any(stop.is_made)
+            is_last = is_stopped or done == steps.stop
             if is_last or is_due(done):
                 check_weights(state, done)
                 state.save(done)
-            if not stop.is_made or done == steps.stop:
+            if not is_stopped or done == steps.stop:
                 validate(done)
             if is_last:
                 break
@@ -266,7 +320,7 @@ def describe_run(args, pids, embedder, optimizer, weights):
     ]
 
 
-def make_next_batch(args, sampler, pids, paths, steps, cache):
+def make_next_batch(args, sampler, pids, paths, steps, cache, replicas):
     """Return the function of a step that `train` gets its batches from, in order."""
     if args.overfit_one_batch:
         steps = range(1)
@@ -280,6 +334,7 @@ def make_next_batch(args, sampler, pids, paths, steps, cache):
         color_jitter=args.color_jitter,
         random_erasing=args.random_erasing,
     )
+    part = replicas.part(args.batch_p * args.batch_k)
     iterator = iter(
         batches.training_batches(
             sampler,
@@ -289,14 +344,16 @@ def make_next_batch(args, sampler, pids, paths, steps, cache):
             steps.stop,
             args.loading_threads,
             cache,
+            part,
         )
     )
 
     def next_batch(step):
-        rows, images = batches.next_batch(
-            iterator, lambda: [paths[row] for row in sampler.draw(step)]
+        rows = sampler.draw(step)  # [B]
+        _, images = batches.next_batch(
+            iterator, lambda: [paths[row] for row in rows[part]]
         )
-        return rows.numpy(), images, pid_codes[rows.numpy()]
+        return rows, replicas.split(images), pid_codes[rows]
 
     if args.overfit_one_batch:
         only_batch = next_batch(0)
@@ -304,8 +361,10 @@ def make_next_batch(args, sampler, pids, paths, steps, cache):
     return next_batch
 
 
-def open_journal(args, logger, pids, fids, steps, k, watches):
-    """Return the monitoring.Journal of a run."""
+def open_journal(args, logger, pids, fids, steps, k, watches, replicas):
+    """Return the monitoring.Journal of a run; one process writes it."""
+    if not replicas.is_chief:
+        return monitoring.SilentJournal()
     detailed_logs = None
     if args.detailed_logs:
         detailed_logs = monitoring.DetailedLogs(
@@ -430,23 +489,43 @@ def divergence(what, step, state):
     )
 
 
+def open_log(experiment_root, replicas):
+    """Return the logger of a run; of several processes, one tells what happens."""
+    if not replicas.is_chief:
+        return common.setup_logging(quiet=True)
+    return common.setup_logging(os.path.join(experiment_root, 'train.log'))
+
+
 def main(argv=None):
     args, notes = training_args.parse_args(build_parser(), argv)
     pids, fids, paths = load_train_sets(
         training_args.as_list(args.train_set), training_args.as_list(args.image_root)
     )
+    distribution.prepare(args.distribute)
     common.start_tensorflow()
-    held_out = read_held_out(args)
+    with distribution.connect(args.distribute) as replicas:
+        run(args, notes, pids, fids, paths, replicas)
+
+
+def run(args, notes, pids, fids, paths, replicas):
+    """Carry out what the command line asks for, on the devices of `replicas`."""
+    replicas.check_batch_size(args.batch_p * args.batch_k)
+    agree_on_flags(args, replicas, pids, fids)
+    held_out = read_held_out(args) if replicas.is_chief else None
     if held_out is not None:
         notes += filter(None, [validation.describe_overlap(held_out, pids)])
     check_initial_checkpoint(args.initial_checkpoint)
     sampler = batches.Sampler(pids, args.batch_p, args.batch_k, args.seed)
-    embedder, optimizer, state = build_state(args)
+    embedder, optimizer, state = build_state(args, replicas)
     if args.resume:
         checkpoint = checkpoints.latest(args.experiment_root)
         weights = f'resuming {checkpoint}: {state.load(checkpoint)}'
     else:
         weights = initialise(embedder, args.model_name, args.initial_checkpoint)
+    replicas.check_same(
+        lambda: {'the checksum of the initial weights': state.fingerprint()},
+        'give all workers the same --experiment_root or --initial_checkpoint',
+    )
     steps = range(state.step, args.train_iterations)
     if steps:
         notes += describe_run(args, pids, embedder, optimizer, weights)
@@ -456,15 +535,15 @@ def main(argv=None):
         notes.append(
             f'--cache: {len(paths)} images take {cache.num_bytes / 1e6:.0f} MB'
         )
-    next_batch = make_next_batch(args, sampler, pids, paths, steps, cache)
+    next_batch = make_next_batch(args, sampler, pids, paths, steps, cache, replicas)
     if args.dry_run:
         dry_run(next_batch, steps, notes)
         return
-    if args.resume:
+    if replicas.is_chief and args.resume:
         write_args(args)
-    else:
+    elif replicas.is_chief:
         create_experiment(args, state)
-    logger = common.setup_logging(os.path.join(args.experiment_root, 'train.log'))
+    logger = open_log(args.experiment_root, replicas)
     for note in notes:
         logger.info(note)
     if not is_native(args.precision):
@@ -473,6 +552,10 @@ def main(argv=None):
             'computed in float32 and rounded, right but slower than --precision float32'
         )
 
+    if args.distribute != 'none' and replicas.num_replicas == 1:
+        logger.warning(
+            f'--distribute {args.distribute} changes nothing: there is one device only'
+        )
     if not steps:
         logger.info(
             f'nothing to do: the run is finished after {state.step} iterations; raise '
@@ -483,7 +566,9 @@ def main(argv=None):
     k = max(1, args.batch_k - 1)
     collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
     overfit = diagnosis.OverfitWatch()
-    journal = open_journal(args, logger, pids, fids, steps, k, (collapse, overfit))
+    journal = open_journal(
+        args, logger, pids, fids, steps, k, (collapse, overfit), replicas
+    )
     done = train(
         steps,
         next_batch,
@@ -495,6 +580,7 @@ def main(argv=None):
             args.margin,
             k,
             batches.seed_from(args.seed, batches.LOSS_STREAM),
+            replicas,
         ),
         lambda step: optimizers.learning_rate_at(
             step,
@@ -509,8 +595,9 @@ def main(argv=None):
             args.checkpoint_frequency and done % args.checkpoint_frequency == 0
         ),
         make_validate(args, held_out, embedder, state, journal),
+        replicas,
     )
-    if args.overfit_one_batch:
+    if args.overfit_one_batch and replicas.is_chief:
         has_worked, verdict = overfit.verdict()
         (logger.info if has_worked else logger.warning)(verdict)
     if done < args.train_iterations:

@@ -5,6 +5,7 @@ import os
 import secrets
 
 import common
+import distribution
 import loss
 import optimizers
 from excluders import EXCLUDER_CHOICES
@@ -25,6 +26,7 @@ FREE_ON_RESUME = (
     'val_excluder',
     'val_image_root',
     'val_every',
+    'distribute',
 )
 
 # Flags of one call, not of the experiment.
@@ -54,6 +56,7 @@ def build_parser(doc):
     add_data_flags(parser)
     add_optimisation_flags(parser)
     add_validation_flags(parser)
+    add_distribution_flags(parser)
     add_bookkeeping_flags(parser)
     return parser
 
@@ -340,6 +343,25 @@ def add_validation_flags(parser):
     )
 
 
+def add_distribution_flags(parser):
+    """Add the flags of training on several devices to a parser."""
+    group = parser.add_argument_group('several devices')
+    group.add_argument(
+        '--distribute',
+        default='none',
+        choices=distribution.DISTRIBUTE_CHOICES,
+        help='Devices that share each batch: the first one; `mirrored`: all GPUs of '
+        'this machine; `multi_worker`: those of all processes that the environment '
+        'variable TF_CONFIG names, see docs/distribution.md.',
+    )
+    group.add_argument(
+        '--sync_batch_norm',
+        action='store_true',
+        help='Let batch norm see the whole batch, as on one device, instead of what '
+        'a device has of it; slower.',
+    )
+
+
 def add_bookkeeping_flags(parser):
     """Add the flags of resuming and reporting to a parser."""
     bookkeeping = parser.add_argument_group('bookkeeping')
@@ -349,8 +371,8 @@ def add_bookkeeping_flags(parser):
         help='Continue the run in the experiment root, with the flags of its '
         'args.json. Of the command line, only --image_root, --loading_threads, '
         '--cache, --checkpoint_frequency, --histogram_frequency, --image_frequency, '
-        '--detailed_logs, the flags of validation and a larger --train_iterations '
-        'count.',
+        '--detailed_logs, --distribute, the flags of validation and a larger '
+        '--train_iterations count.',
     )
     bookkeeping.add_argument(
         '--dry_run',
@@ -426,7 +448,9 @@ def parse_args(parser, argv):
     notes = []
     if args.resume:
         args, notes = merge_stored_args(parser, argv, args.experiment_root)
-    else:
+    cluster = read_cluster(parser, args.distribute)
+    # The experiment root is the chief's, which may be faster than we are.
+    if not args.resume and (cluster is None or cluster.is_chief):
         check_is_new(parser, args.experiment_root)
     for name in ('train_set', 'image_root'):
         if getattr(args, name) is None:
@@ -438,6 +462,13 @@ def parse_args(parser, argv):
     check_loss(parser, args)
     check_optimizer(parser, args)
     check_validation(parser, args)
+    if args.distribute != 'none' and args.precision == 'float16':
+        # Keras looks for overflows before it sums the gradients: each device might
+        # come to another conclusion.
+        parser.error(
+            f'--precision float16 cannot be trained with --distribute '
+            f'{args.distribute}; choose bfloat16 or float32'
+        )
     if args.seed is None:
         args.seed = secrets.randbelow(2**31)
     if args.initial_checkpoint not in (None, 'imagenet'):
@@ -465,6 +496,19 @@ def check_validation(parser, args):
     for name in ('val_set', 'val_query', 'val_image_root'):
         if getattr(args, name) is not None:
             setattr(args, name, os.path.abspath(getattr(args, name)))
+
+
+def read_cluster(parser, distribute):
+    """Return the distribution.Cluster of this process, or None if it is alone.
+
+    Leaves with an error if TF_CONFIG describes none.
+    """
+    if distribute != 'multi_worker':
+        return None
+    try:
+        return distribution.read_cluster(os.environ.get('TF_CONFIG'))
+    except ValueError as error:
+        return parser.error(str(error))
 
 
 def check_is_new(parser, experiment_root):

@@ -61,6 +61,7 @@ NO_HYPERPARAMETERS = {
         'val_image_root',
         'val_every',
     ),
+    *('distribute', 'sync_batch_norm'),  # One device: nothing to synchronise.
 }
 
 # Records where it is called and its arguments, a line each, then an empty line; fails

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
+import distribution
 import golden_recipe
 import model
 import optimizers
@@ -42,6 +43,7 @@ def start(config, directory):
         config['margin'],
         k=1,
         seed=0,
+        replicas=distribution.OneReplica(),
     )
     return embedder, step, state
 
