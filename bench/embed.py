@@ -251,12 +251,16 @@ SIDES = {'ours': serve_ours, 'PyTorch': serve_torch}
 
 
 def compare(pythons, num_runs, tasks):
-    """Return _sides.alternate's results of both sides.
+    """Let the sides measure every task in turn.
 
     Args:
         pythons: {side: interpreter}.
         num_runs: measurements of each side.
         tasks: {(precision, is_tenfold): {side: dict of a task}}.
+
+    Returns:
+        {(precision, is_tenfold, side): list [num_runs] of answers}; what comes before,
+        a warm-up on either side, is not in it.
     """
     results = {}
     for key, task_of_side in tasks.items():
