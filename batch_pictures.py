@@ -104,6 +104,14 @@ def shorten(caption, width):
     return caption
 
 
+def encode_png(picture):
+    """Return the bytes of an RGB picture [H, W, 3] as a PNG file, compressed fast."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    is_encoded, content = cv2.imencode('.png', bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert is_encoded
+    return content.tobytes()
+
+
 def draw_grid(rows):
     """Return cells of one size as a picture, white between them.
 

@@ -47,6 +47,13 @@ def test_small_images_are_enlarged_and_values_clipped():
     assert (cell[:12] == 255).all()
 
 
+def test_png_holds_the_picture_in_its_colours():
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    content = np.frombuffer(batch_pictures.encode_png(picture), np.uint8)
+    decoded = cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1]  # BGR to RGB.
+    np.testing.assert_array_equal(decoded, picture)
+
+
 def test_long_captions_are_cut_and_foreign_letters_replaced():
     short = batch_pictures.shorten('0' * 100, 64)
     assert 5 < len(short) < 15
@@ -74,9 +81,11 @@ def events(tmp_path_factory):
 @pytest.mark.parametrize('tag, rows, columns', [('batch', 3, 2), ('hardest', 6, 3)])
 def test_run_writes_pictures_every_few_iterations(events, tag, rows, columns):
     written = events.Tensors(f'images/{tag}')
+    assert events.SummaryMetadata(f'images/{tag}').plugin_data.plugin_name == 'images'
     assert [event.step for event in written] == [2, 4]
-    png = written[0].tensor_proto.string_val[2]  # After width and height.
+    width, height, png = written[0].tensor_proto.string_val
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert (int(height), int(width)) == picture.shape[:2]
     factor = 4  # 16 pixels wide: enlarged to 64.
     assert picture.shape == (
         rows * (factor * tiny_run.HEIGHT + CAPTION_HEIGHT + GAP),
