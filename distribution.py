@@ -373,7 +373,8 @@ class Workers(Replicas):
         try:
             yield
         except tf.errors.OpError as error:
-            gone = self.watchdog.find_first_gone()
+            is_local = isinstance(error, tf.errors.ResourceExhaustedError)
+            gone = None if is_local else self.watchdog.find_first_gone()
             if gone is None:
                 raise
             raise ConnectionError(self.watchdog.describe(gone)) from error
@@ -437,6 +438,8 @@ def check_port(cluster):
 
 class Watchdog:
     """Ends this process when another worker is gone and TensorFlow does not notice.
+
+    It probes ports, so a worker that hangs but listens counts as there.
 
     Args:
         cluster: a Cluster.

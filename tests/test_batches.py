@@ -108,6 +108,23 @@ def test_resumed_batches_equal_uninterrupted_ones_bit_for_bit(paths):
         np.testing.assert_array_equal(images, same_images)
 
 
+def test_parts_of_a_batch_make_up_the_whole_bit_for_bit(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    whole = read_all(sampler, paths, range(2, 5))
+    parts = [
+        [
+            (rows.numpy(), images.numpy())
+            for rows, images in batches.training_batches(
+                sampler, paths, AUGMENTATION, 2, 5, 4, part=part
+            )
+        ]
+        for part in (slice(0, 3), slice(3, 4))
+    ]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        for expected, *pieces in zip(batch, *shares, strict=True):
+            np.testing.assert_array_equal(np.concatenate(pieces), expected)
+
+
 def test_number_of_threads_does_not_change_the_images(paths):
     sampler, _ = make_sampler([2] * 4, 2, 2)
     one = read_all(sampler, paths, range(4), threads=1)

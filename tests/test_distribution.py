@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import checkpoints
+import common
 import distributed_run
 import distribution
 import tiny_run
 import train
+import training_args
 
 # Four steps; the fourth learning rate of a run of four has begun to decay.
 FLAGS = (
@@ -68,7 +70,7 @@ def mirrored(data, tmp_path_factory):
     process = launch(
         2,
         *('--freeze', *tiny_run.flags(data, directory / 'frozen', *more), '--then'),
-        *(*tiny_run.flags(data, directory / 'apart', *more), '--then'),
+        *(*tiny_run.flags(data, directory / 'apart', *more, *validate(data)), '--then'),
         *tiny_run.flags(data, directory / 'together', *more, '--sync_batch_norm'),
     )
     stderr = process.communicate()[1]
@@ -82,12 +84,19 @@ def stopped_together(data, tmp_path_factory):
     root = tmp_path_factory.mktemp('workers') / 'stopped'
     more = [*FLAGS, '--distribute', 'multi_worker', '--sync_batch_norm']
     more += ['--train_iterations', '100000', '--decay_start_iteration', '-1']
+    more += validate(data)
     workers = launch_workers(tiny_run.flags(data, root, *more))
     wait_for(root / 'checkpoint-4.index', workers)
     workers[1].send_signal(signal.SIGTERM)
     outputs = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     return root, outputs
+
+
+def validate(data):
+    """Return the flags of a validation after each other iteration."""
+    csv_file = str(data / 'train.csv')
+    return ['--val_set', csv_file, '--val_excluder', 'diagonal', '--val_every', '2']
 
 
 def launch(num_devices, *argv, **env):
@@ -187,6 +196,15 @@ def test_moving_averages_are_the_mean_over_the_devices(data, mirrored, single):
     for name, is_same in (('moving_mean', True), ('moving_variance', False)):
         a, b = ours[f'{layer}/{name}'], one[f'{layer}/{name}']
         assert np.allclose(a, b, rtol=1e-5, atol=1e-7) == is_same
+
+
+def test_validation_goes_with_several_devices(mirrored, stopped_together):
+    for root in (mirrored / 'apart', stopped_together[0]):
+        log = (root / 'train.log').read_text()
+        # PIDs that are trained on are warned of, and scored.
+        assert 'validation PIDs are also trained on' in log
+        assert json.loads((root / 'best.json').read_text())['mAP'] > 0
+        assert (root / 'best.index').is_file()
 
 
 def test_names_in_checkpoints_do_not_depend_on_the_devices(mirrored, single):
@@ -301,6 +319,33 @@ def test_loss_of_a_worker_ends_the_other_and_spares_the_checkpoints(
     (root / 'args.json').write_text(json.dumps(stored | {'train_iterations': step + 1}))
     tiny_run.resume(root, '--distribute', 'none')
     assert (root / f'checkpoint-{step + 1}.index').is_file()
+
+
+def test_worker_with_other_flags_is_named():
+    cluster = distribution.Cluster(['a:1', 'b:2'], 0)
+    others = {'--batch_k': 4, '--batch_p': 10}
+    workers = types.SimpleNamespace(
+        cluster=cluster, exchange=lambda values: [values, others]
+    )
+    with pytest.raises(
+        ValueError, match='^--batch_p is 18 on worker 0 and 10 on worker 1; use the sam'
+    ):
+        distribution.Workers.check_same(
+            workers, lambda: {'--batch_k': 4, '--batch_p': 18}, 'use the same'
+        )
+
+
+def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_path):
+    shared = []
+    for directory in (data, shutil.copytree(data, tmp_path / 'copy')):
+        argv = tiny_run.flags(directory, tmp_path / 'exp')
+        args, _ = training_args.parse_args(train.build_parser(), argv)
+        pids, fids = common.load_dataset(directory / 'train.csv')
+        shared.append(train.flags_to_share(args, pids, fids))
+    assert shared[0] == shared[1]
+    assert {'--seed', '--batch_p', '--train_set', '--resume'} <= set(shared[0])
+    fids[0] = 'other.png'
+    assert train.flags_to_share(args, pids, fids) != shared[0]
 
 
 # --- TF_CONFIG and ports -----------------------------------------------------------
