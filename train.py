@@ -292,7 +292,7 @@ def train(
     return done
 
 
-def describe_run(args, pids, embedder, optimizer, weights):
+def describe_run(args, pids, embedder, optimizer, weights, replicas):
     """Return the tables of diagnosis.py on data, network and memory, list of str.
 
     Args:
@@ -300,7 +300,9 @@ def describe_run(args, pids, embedder, optimizer, weights):
         pids: object array [N] of str.
         embedder, optimizer: of build_state.
         weights: what was loaded, as a text.
+        replicas: of distribution.connect.
     """
+    batch_size = args.batch_p * args.batch_k
     return [
         *diagnosis.data_table(
             pids,
@@ -313,7 +315,7 @@ def describe_run(args, pids, embedder, optimizer, weights):
         *diagnosis.memory_table(
             embedder,
             optimizer,
-            args.batch_p * args.batch_k,
+            len(range(batch_size)[replicas.part(batch_size)]),  # Of this machine.
             (args.net_input_height, args.net_input_width),
             diagnosis.free_memory(),
         ),
@@ -528,7 +530,7 @@ def run(args, notes, pids, fids, paths, replicas):
     )
     steps = range(state.step, args.train_iterations)
     if steps:
-        notes += describe_run(args, pids, embedder, optimizer, weights)
+        notes += describe_run(args, pids, embedder, optimizer, weights, replicas)
     cache = None
     if args.cache and steps and not (args.dry_run or args.overfit_one_batch):
         cache = image_cache.ImageCache(paths, args.loading_threads)
