@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
+import distribution
 import embed
 import layers
 import model
@@ -130,7 +131,14 @@ def make_scaled(initial_scale=None):
     if initial_scale is not None:
         optimizer.dynamic_scale.assign(initial_scale)
     step = train.make_train_step(
-        embedder, optimizer, 'batch_hard', 'sqeuclidean', 'soft', k=1, seed=0
+        embedder,
+        optimizer,
+        'batch_hard',
+        'sqeuclidean',
+        'soft',
+        k=1,
+        seed=0,
+        replicas=distribution.OneReplica(),
     )
     images = tf.random.stateless_uniform((4, 32, 16, 3), [1, 2], 0, 255)
     pids = tf.constant([0, 0, 1, 1])
