@@ -36,8 +36,6 @@ PROBES, SECS_BETWEEN_PROBES = 3, 5
 # How long TensorFlow's own error may take to end the process in an orderly manner, and
 # a worker that failed to leave its port after that error.
 GRACE_SECS = 15
-# A worker that has not seen all others by then says for whom it waits.
-SECS_UNTIL_NOTE = 20
 
 
 class Cluster(typing.NamedTuple):
@@ -330,10 +328,8 @@ class Workers(Replicas):
 
     def meet(self, cluster):
         """Return the strategy, once all workers are there."""
-        # TensorFlow waits for hours, silently, and deaf to Ctrl+C.
-        patience = threading.Timer(SECS_UNTIL_NOTE, self.watchdog.say_who_is_missing)
-        patience.daemon = True
-        patience.start()
+        # TensorFlow waits for hours: silently, holding Python's lock, deaf to Ctrl+C.
+        self.watchdog.say_who_is_missing()
         before = signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
@@ -345,7 +341,6 @@ class Workers(Replicas):
             ) from error
         finally:
             signal.signal(signal.SIGINT, before)
-            patience.cancel()
 
     def __enter__(self):
         # A device's number decides which images it gets and where its embeddings end
@@ -490,7 +485,7 @@ class Watchdog:
         return None
 
     def say_who_is_missing(self):
-        """Name on stderr the workers that have not been started."""
+        """Name on stderr the workers that do not listen yet."""
         missing = ', '.join(map(self.name, self.find_missing()))
         if missing:
             print(f'waiting for {missing}', file=sys.stderr, flush=True)
