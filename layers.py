@@ -188,8 +188,24 @@ def synchronise_batch_norm(model):
     """Let every BatchNorm of a model take the statistics of the whole batch.
 
     The same as on one device, but for rounding; two small exchanges a layer and step.
+
+    Raises:
+        ValueError: the model has batch norm that is not ours, as some of
+            keras.applications have.
     """
-    for layer in model._flatten_layers():
+    model_layers = model._flatten_layers()
+    foreign = [
+        layer
+        for layer in model_layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if foreign:
+        raise ValueError(
+            f"--sync_batch_norm does not reach Keras' own batch norm, of which this "
+            f'network has {len(foreign)} (first: {foreign[0].name}); leave it out, or '
+            'choose another --model_name'
+        )
+    for layer in model_layers:
         if isinstance(layer, BatchNorm):
             layer.is_synchronised = True
 

@@ -158,3 +158,12 @@ def test_folded_net_embeds_as_before(net, head, digits):
     tolerance = {'float32': 1e-4, 'bfloat16': 8 * 2**-8}[digits]
     assert golden_recipe.error_in_rms(after, before) < tolerance
     assert (after != before).any()
+
+
+def test_batch_norm_of_keras_is_not_taken_for_synchronised():
+    inputs = keras.Input((4,))
+    outputs = keras.layers.BatchNormalization(name='theirs')(layers.BatchNorm()(inputs))
+    with pytest.raises(
+        ValueError, match=r"not reach Keras' own .* 1 \(first: theirs\); leave it out"
+    ):
+        layers.synchronise_batch_norm(keras.Model(inputs, outputs))

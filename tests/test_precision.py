@@ -1,14 +1,19 @@
 """Number formats: what is rounded, what is not, and what happens without hardware."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import checkpoints
+import demo_data
 import distribution
 import embed
+import evaluate
 import layers
+import make_csv
 import model
 import optimizers
 import precision
@@ -191,3 +196,75 @@ def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
     train.check_loss_scale({'loss_scale': 2.0**-10}, 3, state)
     with pytest.raises(ValueError, match=r'a loss scale of 4.9e-04, in iteration 3'):
         train.check_loss_scale({'loss_scale': 2.0**-11}, 3, state)
+
+
+# --- scores on drawn people ---------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    """Return a directory with drawings, their CSVs and a run in each of two formats."""
+    directory = tmp_path_factory.mktemp('drawn')
+    demo_data.write_dataset(
+        directory / 'images',
+        num_train_pids=24,
+        num_test_pids=16,
+        num_distractors=8,
+        num_junk=4,
+    )
+    call(make_csv, 'market1501', directory / 'images', '--output_dir', directory)
+    for name in ('float32', 'bfloat16'):
+        call(
+            train,
+            *('--experiment_root', directory / name, '--precision', name),
+            *('--train_set', directory / 'market1501_train.csv'),
+            *('--image_root', directory / 'images', '--seed', '1'),
+            *('--model_name', 'small_stripes', '--head_name', 'fc1024'),
+            *('--net_input_height', '64', '--net_input_width', '32'),
+            *('--pre_crop_height', '72', '--pre_crop_width', '36'),
+            *('--batch_p', '8', '--batch_k', '4', '--learning_rate', '1e-3'),
+            *('--train_iterations', '60', '--decay_start_iteration', '30'),
+            *('--flip_augment', '--checkpoint_frequency', '0'),
+        )
+    return directory
+
+
+def call(module, *argv):
+    """Run a command in this process."""
+    module.main([str(word) for word in argv])
+
+
+def score(directory, run, checkpoint='checkpoint-60', *more):
+    """Return the mAP of a run's checkpoint, 0 to 1, embedded with flags `more`."""
+    flags = ['--excluder', 'market1501', '--filename', directory / 'scores.json']
+    for role, subset in (('query', 'query'), ('gallery', 'test')):
+        dataset = directory / f'market1501_{subset}.csv'
+        output = directory / f'{subset}.h5'
+        output.unlink(missing_ok=True)
+        call(
+            embed,
+            *('--experiment_root', directory / run, '--checkpoint', checkpoint),
+            *('--dataset', dataset, '--filename', output, '--quiet', *more),
+        )
+        flags += [f'--{role}_dataset', dataset, f'--{role}_embeddings', output]
+    call(evaluate, *flags)
+    return json.loads((directory / 'scores.json').read_text())['mAP']
+
+
+def test_bfloat16_learns_drawn_people_as_float32_does(drawn):
+    assert score(drawn, 'float32', 'checkpoint-0') < 0.25
+    float32, bfloat16 = (score(drawn, name) for name in ('float32', 'bfloat16'))
+    assert min(float32, bfloat16) > 0.5
+    # Roundings lead 60 steps elsewhere, as another seed does: on seeds 1 to 4, float32
+    # reached 66 to 74 %, and bfloat16 was 0.2 to 4.3 points above it. What breaks a
+    # format breaks more: untrained, it is 11 to 17 %.
+    assert bfloat16 == pytest.approx(float32, abs=0.1)
+
+
+def test_the_same_weights_score_alike_in_bfloat16(drawn):
+    scores = [
+        score(drawn, 'float32', 'checkpoint-60', '--precision', name)
+        for name in ('float32', 'bfloat16')
+    ]
+    # No training in between: only near ties among 64 x 204 distances change places.
+    assert scores[1] == pytest.approx(scores[0], abs=0.01)
