@@ -90,7 +90,12 @@ class WeightsFile:
     def __init__(self, prefix):
         self.prefix = prefix
         if not exists(prefix):
-            raise FileNotFoundError(f'{prefix} is not a checkpoint: no such file')
+            found = 'a directory' if os.path.isdir(prefix) else 'no such file'
+            raise FileNotFoundError(
+                f'{prefix} is not a checkpoint: {found}; expected a file, or what is '
+                'common to the names of several, as .../checkpoint-25000 for '
+                'checkpoint-25000.index and its data'
+            )
         try:
             self.reader = tf.train.load_checkpoint(prefix)
         except (tf.errors.OpError, ValueError) as error:
