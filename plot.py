@@ -231,7 +231,13 @@ def main(argv=None):
     for name, events in runs.items():
         missing = find_missing(events)
         if missing:
-            print(f'{name} has no {", ".join(missing)}: left out', file=sys.stderr)
+            # A short run is the usual reason.
+            is_histogram = any(curve.startswith('embedding_') for curve in missing)
+            hint = ' (histograms come every --histogram_frequency iterations)'
+            print(
+                f'{name} has no {", ".join(missing)}: left out{hint * is_histogram}',
+                file=sys.stderr,
+            )
     figure = plot_runs(runs)
     common.write_figure(args.filename, figure)
     print(f'{args.filename}: {len(runs)} run(s)')

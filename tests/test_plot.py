@@ -89,7 +89,8 @@ def test_curve_that_a_run_lacks_is_left_out_and_named(tmp_path, capsys):
     plot.main([str(tmp_path / 'some'), '--filename', str(tmp_path / 'some.png')])
     assert capsys.readouterr().err == (
         'some has no batch_top1, batch_prec_at_, active_count, embedding_pos_dists, '
-        'embedding_neg_dists, embedding_lengths: left out\n'
+        'embedding_neg_dists, embedding_lengths: left out '
+        '(histograms come every --histogram_frequency iterations)\n'
     )
     assert (tmp_path / 'some.png').exists()
     assert 'images/batch' not in plot.read_events(str(tmp_path / 'some'))
