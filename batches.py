@@ -5,7 +5,6 @@ goes on with exactly the images it would have seen.
 """
 
 import functools
-import os
 import typing
 
 import numpy as np
@@ -238,8 +237,3 @@ def next_batch(iterator, upcoming_paths):
             f'{name} is not a readable image ({reason}); replace it, or remove its '
             'line from the CSV'
         ) from error
-
-
-def join_paths(image_root, fids):
-    """Return the image files of FIDs, list [N] of str."""
-    return [os.path.join(image_root, fid) for fid in fids]

@@ -275,6 +275,15 @@ class TqdmHandler(logging.Handler):
             tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
+def free_memory(meminfo='/proc/meminfo'):
+    """Return the bytes of main memory that are available; None where it is unknown."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path(meminfo).read_text(encoding='utf-8').splitlines():
+            if line.startswith('MemAvailable:'):
+                return int(line.split()[1]) * 1024
+    return None
+
+
 # --- files -----------------------------------------------------------------------
 
 
@@ -469,6 +478,16 @@ def list_files(directory):
             return {entry.name for entry in entries if entry.is_file()}
     except OSError:
         return set()
+
+
+def join_paths(image_root, fids):
+    """Return the image files of FIDs, list [N] of str."""
+    return [os.path.join(image_root, fid) for fid in fids]
+
+
+def csv_lines(pids, fids):
+    """Return the lines `PID,FID` of a data set, list [N] of str."""
+    return [f'{pid},{fid}' for pid, fid in zip(pids, fids, strict=True)]
 
 
 def group_rows(pids):

@@ -333,7 +333,7 @@ def main(argv=None):
             checkpoints.variables_by_name(embedder),
         )
 
-    paths = batches.join_paths(image_root, fids)
+    paths = common.join_paths(image_root, fids)
     dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
     net_size = training['net_input_height'], training['net_input_width']
     embs = inference.embed(

@@ -1,14 +1,13 @@
 """Decoded images of a data set, kept in memory: what train.py's --cache is."""
 
-import contextlib
 import mmap
-import pathlib
 
 import numpy as np
 import tensorflow as tf
 
 import batches
 import images
+from common import free_memory
 
 # Images that tell beforehand how much memory all of them will take.
 NUM_SAMPLED = 100
@@ -31,10 +30,8 @@ class ImageCache:
     """
 
     def __init__(self, paths, loading_threads):
-        estimate = estimate_bytes(paths)
+        estimate = check_fits(paths)
         free = free_memory()
-        if free is not None and estimate > free:
-            raise too_large(len(paths), estimate, free)
         # Pages of this array that are never written to take no memory.
         capacity = SLACK * estimate + SLACK_BYTES if free is None else free
         pixels = np.frombuffer(mmap.mmap(-1, capacity), np.uint8)
@@ -63,6 +60,19 @@ class ImageCache:
         return tf.reshape(tf.slice(self.pixels, [self.starts[row]], [size]), shape)
 
 
+def check_fits(paths):
+    """Return about how many bytes decoded images take.
+
+    Raises:
+        ValueError: that is more than the free memory, or an image cannot be read.
+    """
+    estimate = estimate_bytes(paths)
+    free = free_memory()
+    if free is not None and estimate > free:
+        raise too_large(len(paths), estimate, free)
+    return estimate
+
+
 def estimate_bytes(paths):
     """Return how many bytes decoded images take, judged by some of them.
 
@@ -77,15 +87,6 @@ def estimate_bytes(paths):
         int(tf.size(batches.next_batch(iterator, [path].copy))) for path in sampled
     ]
     return round(np.mean(sizes) * len(paths))
-
-
-def free_memory(meminfo='/proc/meminfo'):
-    """Return the bytes of memory that are available; None where that is unknown."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path(meminfo).read_text(encoding='utf-8').splitlines():
-            if line.startswith('MemAvailable:'):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def too_large(num_images, expected, free):

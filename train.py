@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-import zlib
+import typing
 
 import common
 import distribution
@@ -34,6 +34,7 @@ tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 diagnosis = common.lazy_import('diagnosis')
+divergence = common.lazy_import('divergence')
 image_cache = common.lazy_import('image_cache')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
@@ -46,62 +47,44 @@ def build_parser():
     return training_args.build_parser(__doc__)
 
 
+class Data(typing.NamedTuple):
+    """The images that are trained on.
+
+    Attributes:
+        pids, fids: object arrays [N] of str.
+        paths: list [N] of str, the image files.
+    """
+
+    pids: typing.Any
+    fids: typing.Any
+    paths: list
+
+
 def load_train_sets(train_sets, image_roots):
-    """Read the data sets of a run; those of several are kept apart.
+    """Return the Data of a run; several data sets are kept apart.
 
     Args:
         train_sets: list of str, CSV files.
         image_roots: list of str, one directory for all of them or one for each.
 
-    Returns:
-        (pids, fids, paths): two object arrays [N] of str, and a list [N] of str, the
-        image files. With several data sets, PIDs and FIDs begin with the number of
-        theirs, from 1: '2:0001' is another person than '1:0001'.
+    With several data sets, PIDs and FIDs begin with the number of theirs, from 1:
+    '2:0001' is another person than '1:0001'.
     """
     tables, paths = [], []
     pairs = training_args.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
         pids, fids = common.load_dataset(train_set, image_root)
-        paths += [os.path.join(image_root, fid) for fid in fids]
+        paths += common.join_paths(image_root, fids)
         prefix = f'{number}:' if len(pairs) > 1 else ''
         tables.append((prefix + pids, prefix + fids))
     pids, fids = (np.concatenate(columns) for columns in zip(*tables, strict=True))
-    return pids, fids, paths
+    return Data(pids, fids, paths)
 
 
 def check_initial_checkpoint(initial_checkpoint):
     """Raise FileNotFoundError, before anything slow, if there is no such file."""
     if initial_checkpoint not in (None, 'imagenet'):
         checkpoints.WeightsFile(initial_checkpoint)
-
-
-def agree_on_flags(args, replicas, pids, fids):
-    """Give all processes the chief's seed; raise ValueError if other things differ."""
-    args.seed = replicas.exchange(args.seed)[0]
-    replicas.check_same(
-        lambda: flags_to_share(args, pids, fids),
-        'start all workers with the same flags and data',
-    )
-
-
-def flags_to_share(args, pids, fids):
-    """Return {name: value} of what has to be the same in all processes of a run."""
-    values = {
-        # Files may lie elsewhere on another machine.
-        f'--{name}': without_directory(value)
-        for name, value in vars(args).items()
-        if name not in (*training_args.FREE_ON_RESUME, 'experiment_root')
-    }
-    rows = '\n'.join(f'{pid},{fid}' for pid, fid in zip(pids, fids, strict=True))
-    values['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
-    return values
-
-
-def without_directory(value):
-    """Return a flag's value, of paths the last part alone."""
-    if isinstance(value, list):
-        return [without_directory(part) for part in value]
-    return os.path.basename(value) if isinstance(value, str) else value
 
 
 def build_state(args, replicas):
@@ -132,25 +115,32 @@ def build_state(args, replicas):
     return embedder, optimizer, state
 
 
-def initialise(embedder, model_name, initial_checkpoint):
-    """Give a new run's net its initial weights; return what to say of it."""
-    if initial_checkpoint is None:
+def load_weights(args, embedder, state):
+    """Give a run the weights that it begins or goes on with; return what to say."""
+    if args.resume:
+        checkpoint = checkpoints.latest(args.experiment_root)
+        return f'resuming {checkpoint}: {state.load(checkpoint)}'
+    if args.initial_checkpoint is None:
         return 'no --initial_checkpoint: all variables start random'
-    if initial_checkpoint == 'imagenet':
-        net = importlib.import_module(f'nets.{model_name}')
-        weights = checkpoints.imagenet_weights(net, model_name)
+    if args.initial_checkpoint == 'imagenet':
+        net = importlib.import_module(f'nets.{args.model_name}')
+        weights = checkpoints.imagenet_weights(net, args.model_name)
     else:
-        weights = checkpoints.WeightsFile(initial_checkpoint)
-    report = checkpoints.load_body(embedder, weights, initial_checkpoint)
-    return f'{initial_checkpoint}: {report}'
+        weights = checkpoints.WeightsFile(args.initial_checkpoint)
+    report = checkpoints.load_body(embedder, weights, args.initial_checkpoint)
+    return f'{args.initial_checkpoint}: {report}'
 
 
-def create_experiment(args, state):
-    """Write args.json and checkpoint-0; if that fails, nothing stays behind."""
+def store(args, state):
+    """Write args.json; of a new run also checkpoint-0, and if that fails, nothing."""
     root = args.experiment_root
+    filename = os.path.join(root, 'args.json')
+    if args.resume:
+        common.write_json(filename, vars(args))
+        return
     existed = os.path.isdir(root)
     try:
-        write_args(args)
+        common.write_json(filename, vars(args))
         state.save(0)
     except BaseException:
         if not existed:
@@ -159,11 +149,6 @@ def create_experiment(args, state):
             for entry in os.scandir(root):
                 os.remove(entry.path)
         raise
-
-
-def write_args(args):
-    """Write every flag to args.json in the experiment root."""
-    common.write_json(os.path.join(args.experiment_root, 'args.json'), vars(args))
 
 
 def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed, replicas):
@@ -237,30 +222,32 @@ class StopRequest:
     __exit__ = restore
 
 
-def train(
-    steps,
-    next_batch,
-    train_step,
-    learning_rate_of,
-    journal,
-    state,
-    is_due,
-    validate,
-    replicas,
-):
+class Schedule(typing.NamedTuple):
+    """What happens when in a run.
+
+    Attributes:
+        steps: range, from the number of updates made to that at the end of the run.
+        learning_rate_at: function of a step.
+        is_save_due: function of the updates made; True where a checkpoint is written.
+            One is also written at the end and when someone asks for a stop.
+    """
+
+    steps: range
+    learning_rate_at: typing.Callable
+    is_save_due: typing.Callable
+
+
+def train(schedule, next_batch, train_step, validate, journal, state, replicas):
     """Run the iterations; return the number of updates made by then.
 
     Args:
-        steps: range, from the number of updates made to that at the end of the run.
+        schedule: a Schedule.
         next_batch: function of a step that returns (rows [B], images, pids [B]).
         train_step: see make_train_step.
-        learning_rate_of: function of a step.
-        journal: monitoring.Journal.
-        state: checkpoints.TrainingState.
-        is_due: function of the updates made; True where a checkpoint is written. One
-            is also written at the end and when someone asks for a stop.
         validate: function of the updates made, called after each; not when someone
             asks for a stop.
+        journal: monitoring.Journal.
+        state: checkpoints.TrainingState.
         replicas: of distribution.connect.
 
     Raises:
@@ -268,28 +255,43 @@ def train(
             read.
     """
     with StopRequest() as stop, journal:
-        for step in steps:
+        for step in schedule.steps:
             started = time.perf_counter()
             rows, images, pids = next_batch(step)
             secs_input = time.perf_counter() - started
-            learning_rate = learning_rate_of(step)
+            learning_rate = schedule.learning_rate_at(step)
             outcome = train_step(
                 images, pids, tf.constant(learning_rate), tf.constant(step, tf.int64)
             )
             done = step + 1
-            check_finite(outcome['losses'].numpy(), done, state)
-            check_loss_scale(outcome, done, state)
+            divergence.check_outcome(outcome, done, state)
             journal.write(done, rows, pids, learning_rate, outcome, secs_input, images)
-            is_stopped = replicas.any(stop.is_made)
-            is_last = is_stopped or done == steps.stop
-            if is_last or is_due(done):
-                check_weights(state, done)
+            is_at_end = done == schedule.steps.stop
+            is_stopped = replicas.any(stop.is_made) and not is_at_end
+            if is_at_end or is_stopped or schedule.is_save_due(done):
+                divergence.check_weights(state, done)
                 state.save(done)
-            if not is_stopped or done == steps.stop:
-                validate(done)
-            if is_last:
+            if is_stopped:
                 break
+            validate(done)
     return done
+
+
+def make_schedule(args, steps):
+    """Return the Schedule of a run that makes these steps."""
+    return Schedule(
+        steps,
+        lambda step: optimizers.learning_rate_at(
+            step,
+            args.learning_rate,
+            args.decay_start_iteration,
+            args.train_iterations,
+            args.warmup_iterations,
+        ),
+        lambda done: (
+            args.checkpoint_frequency and done % args.checkpoint_frequency == 0
+        ),
+    )
 
 
 def describe_run(args, pids, embedder, optimizer, weights, replicas):
@@ -309,7 +311,7 @@ def describe_run(args, pids, embedder, optimizer, weights, replicas):
             args.batch_p,
             args.batch_k,
             args.train_iterations,
-            0 <= args.decay_start_iteration < args.train_iterations,
+            optimizers.decays(args.decay_start_iteration, args.train_iterations),
         ),
         *diagnosis.network_table(embedder, (args.model_name, args.head_name), weights),
         *diagnosis.memory_table(
@@ -322,11 +324,24 @@ def describe_run(args, pids, embedder, optimizer, weights, replicas):
     ]
 
 
-def make_next_batch(args, sampler, pids, paths, steps, cache, replicas):
+def open_cache(args, paths, steps):
+    """Return (image_cache.ImageCache or None, notes) of what a run will read."""
+    if not args.cache or args.overfit_one_batch or not steps:
+        return None, []
+    if args.dry_run:
+        estimate = image_cache.check_fits(paths)
+        return None, [
+            f'--cache: {len(paths)} images will take about {estimate / 1e6:.0f} MB'
+        ]
+    cache = image_cache.ImageCache(paths, args.loading_threads)
+    return cache, [f'--cache: {len(paths)} images take {cache.num_bytes / 1e6:.0f} MB']
+
+
+def make_next_batch(args, sampler, data, steps, cache, replicas):
     """Return the function of a step that `train` gets its batches from, in order."""
     if args.overfit_one_batch:
         steps = range(1)
-    pid_codes, _ = pd.factorize(pids)  # [N]
+    pid_codes, _ = pd.factorize(data.pids)  # [N]
     augmentation = batches.Augmentation(
         net_size=(args.net_input_height, args.net_input_width),
         pre_crop_size=(args.pre_crop_height, args.pre_crop_width),
@@ -340,7 +355,7 @@ def make_next_batch(args, sampler, pids, paths, steps, cache, replicas):
     iterator = iter(
         batches.training_batches(
             sampler,
-            paths,
+            data.paths,
             augmentation,
             steps.start,
             steps.stop,
@@ -353,7 +368,7 @@ def make_next_batch(args, sampler, pids, paths, steps, cache, replicas):
     def next_batch(step):
         rows = sampler.draw(step)  # [B]
         _, images = batches.next_batch(
-            iterator, lambda: [paths[row] for row in rows[part]]
+            iterator, lambda: [data.paths[row] for row in rows[part]]
         )
         return rows, replicas.split(images), pid_codes[rows]
 
@@ -363,37 +378,8 @@ def make_next_batch(args, sampler, pids, paths, steps, cache, replicas):
     return next_batch
 
 
-def open_journal(args, logger, pids, fids, steps, k, watches, replicas):
-    """Return the monitoring.Journal of a run; one process writes it."""
-    if not replicas.is_chief:
-        return monitoring.SilentJournal()
-    detailed_logs = None
-    if args.detailed_logs:
-        detailed_logs = monitoring.DetailedLogs(
-            args.experiment_root,
-            args.train_iterations,
-            args.batch_p * args.batch_k,
-            args.embedding_dim,
-            fids,
-        )
-    return monitoring.Journal(
-        logger,
-        args.experiment_root,
-        steps.start,
-        steps.stop,
-        k,
-        args.histogram_frequency,
-        detailed_logs,
-        watches,
-        monitoring.Pictures(args.image_frequency, pids, args.batch_k),
-    )
-
-
-def dry_run(next_batch, steps, notes):
-    """Read the first batch, and say on stderr what a run would have begun with."""
-    logger = common.setup_logging()
-    for note in notes:
-        logger.info(note)
+def dry_run(next_batch, steps, logger):
+    """Read the first batch, and say what a run would have begun with."""
     if steps:
         next_batch(steps.start)
         logger.info(
@@ -404,9 +390,40 @@ def dry_run(next_batch, steps, notes):
         logger.info(f'dry run: the run is finished after {steps.start} iterations')
 
 
-def read_held_out(args):
-    """Return the validation.HeldOut of a run, or None if it does not validate."""
-    if args.val_set is None:
+def open_journal(args, logger, data, steps, watches, replicas):
+    """Return the monitoring.Journal of a run; one process writes it."""
+    if not replicas.is_chief:
+        return monitoring.SilentJournal()
+    detailed_logs = None
+    if args.detailed_logs:
+        detailed_logs = monitoring.DetailedLogs(
+            args.experiment_root,
+            args.train_iterations,
+            args.batch_p * args.batch_k,
+            args.embedding_dim,
+            data.fids,
+        )
+    return monitoring.Journal(
+        logger,
+        args.experiment_root,
+        steps.start,
+        steps.stop,
+        num_neighbours(args.batch_k),
+        args.histogram_frequency,
+        detailed_logs,
+        watches,
+        monitoring.Pictures(args.image_frequency, data.pids, args.batch_k),
+    )
+
+
+def num_neighbours(batch_k):
+    """Return k of the k nearest that are looked at: the K - 1 of a PID, or 1."""
+    return max(1, batch_k - 1)
+
+
+def read_held_out(args, replicas):
+    """Return the validation.HeldOut of a run, or None if this process has none."""
+    if args.val_set is None or not replicas.is_chief:
         return None
     excluder = importlib.import_module(f'excluders.{args.val_excluder}').Excluder
     image_root = args.val_image_root or training_args.as_list(args.image_root)[0]
@@ -414,14 +431,7 @@ def read_held_out(args):
 
 
 def make_validate(args, held_out, embedder, state, journal):
-    """Return the function of the updates made that validates where it is due.
-
-    Args:
-        args: of the run.
-        held_out: of read_held_out.
-        embedder, state: of build_state.
-        journal: monitoring.Journal.
-    """
+    """Return the function of the updates made that validates where it is due."""
     if held_out is None:
         return lambda done: None
     held_out_embedder = validation.Embedder(
@@ -431,148 +441,108 @@ def make_validate(args, held_out, embedder, state, journal):
         args.batch_p * args.batch_k,
         args.loading_threads,
     )
-    best = state.read_best()
-    if best is not None and best.get('checksum') != held_out.checksum:
-        best = None  # Of other images: their scores cannot be compared.
+    validator = validation.Validator(
+        held_out, held_out_embedder, args.metric, state, journal
+    )
 
     def validate(done):
-        nonlocal best
         is_due = args.val_every and done % args.val_every == 0
-        if not is_due and done != args.train_iterations:
-            return
-        started = time.perf_counter()
-        embs = held_out_embedder.embed()
-        try:
-            scores = held_out.score(embs, args.metric)
-        except ValueError as error:  # Perhaps only for now; training goes on.
-            journal.logger.warning(f'no validation after iteration {done}: {error}')
-            return
-        if best is None or scores.mAP > best['mAP']:
-            best = {'step': done, 'checksum': held_out.checksum, **scores._asdict()}
-            state.save_best(best)
-        journal.write_validation(done, scores, best, time.perf_counter() - started)
+        if is_due or done == args.train_iterations:
+            validator.validate(done)
 
     return validate
 
 
-def check_finite(losses, step, state):
-    """Raise ValueError if a loss of iteration `step` is NaN or infinite."""
-    if not np.isfinite(losses).all():
-        raise divergence(f'the loss became {losses.mean()}', step, state)
-
-
-def check_loss_scale(outcome, step, state):
-    """Raise ValueError if gradients have overflowed whatever the loss' scale was.
-
-    The loss and the weights would stay as they are, and the run go on for nothing.
-    """
-    scale = float(outcome.get('loss_scale', 1))
-    if scale < optimizers.SMALLEST_LOSS_SCALE:
-        what = f'gradients overflow, even with a loss scale of {scale:.1e},'
-        raise divergence(what, step, state)
-
-
-def check_weights(state, step):
-    """Raise ValueError if a variable is NaN or infinite after iteration `step`.
-
-    The loss shows it one iteration late, when the checkpoint would be there.
-    """
-    for name, variable in state.variables.items():
-        if not np.isfinite(variable.numpy()).all():
-            raise divergence(f'{name} is no longer finite', step, state)
-
-
-def divergence(what, step, state):
-    """Return the ValueError that tells of a run that has diverged."""
-    return ValueError(
-        f'{what} in iteration {step}; the last good checkpoint is '
-        f'{checkpoints.latest(state.directory)}. Start anew with a lower '
-        '--learning_rate, or with that file as --initial_checkpoint'
-    )
-
-
-def open_log(experiment_root, replicas):
+def open_log(args, replicas):
     """Return the logger of a run; of several processes, one tells what happens."""
     if not replicas.is_chief:
         return common.setup_logging(quiet=True)
-    return common.setup_logging(os.path.join(experiment_root, 'train.log'))
+    if args.dry_run:
+        return common.setup_logging()
+    return common.setup_logging(os.path.join(args.experiment_root, 'train.log'))
+
+
+def warn_of_devices(logger, precision, distribute, replicas):
+    """Warn where a flag does not make a run faster, as things are here."""
+    if not is_native(precision):
+        logger.warning(
+            f'this processor has no instructions for {precision}: products are '
+            'computed in float32 and rounded, right but slower than --precision float32'
+        )
+    if distribute != 'none' and replicas.num_replicas == 1:
+        logger.warning(
+            f'--distribute {distribute} changes nothing: there is one device only'
+        )
+
+
+def conclude(logger, done, last_step, experiment_root):
+    """Say how a run ended, and how it is continued if it is not at its end."""
+    if done < last_step:
+        command = shlex.join(
+            ['python', sys.argv[0], '--experiment_root', experiment_root, '--resume']
+        )
+        logger.info(f'stopped after iteration {done}; continue with: {command}')
+    else:
+        logger.info(
+            f'finished after {done} iterations: {experiment_root}/checkpoint-{done}'
+        )
 
 
 def main(argv=None):
     args, notes = training_args.parse_args(build_parser(), argv)
-    pids, fids, paths = load_train_sets(
+    data = load_train_sets(
         training_args.as_list(args.train_set), training_args.as_list(args.image_root)
     )
     distribution.prepare(args.distribute)
     common.start_tensorflow()
     with distribution.connect(args.distribute) as replicas:
-        run(args, notes, pids, fids, paths, replicas)
+        run(args, notes, data, replicas)
 
 
-def run(args, notes, pids, fids, paths, replicas):
+def run(args, notes, data, replicas):
     """Carry out what the command line asks for, on the devices of `replicas`."""
     replicas.check_batch_size(args.batch_p * args.batch_k)
-    agree_on_flags(args, replicas, pids, fids)
-    held_out = read_held_out(args) if replicas.is_chief else None
+    args.seed = replicas.exchange(args.seed)[0]  # The chief's.
+    replicas.check_same(
+        lambda: training_args.flags_to_share(args, data.pids, data.fids),
+        'start all workers with the same flags and data',
+    )
+    held_out = read_held_out(args, replicas)
     if held_out is not None:
-        notes += filter(None, [validation.describe_overlap(held_out, pids)])
+        notes += validation.describe_overlap(held_out, data.pids)
     check_initial_checkpoint(args.initial_checkpoint)
-    sampler = batches.Sampler(pids, args.batch_p, args.batch_k, args.seed)
+    sampler = batches.Sampler(data.pids, args.batch_p, args.batch_k, args.seed)
     embedder, optimizer, state = build_state(args, replicas)
-    if args.resume:
-        checkpoint = checkpoints.latest(args.experiment_root)
-        weights = f'resuming {checkpoint}: {state.load(checkpoint)}'
-    else:
-        weights = initialise(embedder, args.model_name, args.initial_checkpoint)
+    weights = load_weights(args, embedder, state)
     replicas.check_same(
         lambda: {'the checksum of the initial weights': state.fingerprint()},
         'give all workers the same --experiment_root or --initial_checkpoint',
     )
     steps = range(state.step, args.train_iterations)
+    cache, cache_notes = open_cache(args, data.paths, steps)
     if steps:
-        notes += describe_run(args, pids, embedder, optimizer, weights, replicas)
-    cache = None
-    if args.cache and steps and not (args.dry_run or args.overfit_one_batch):
-        cache = image_cache.ImageCache(paths, args.loading_threads)
-        notes.append(
-            f'--cache: {len(paths)} images take {cache.num_bytes / 1e6:.0f} MB'
-        )
-    next_batch = make_next_batch(args, sampler, pids, paths, steps, cache, replicas)
-    if args.dry_run:
-        dry_run(next_batch, steps, notes)
-        return
-    if replicas.is_chief and args.resume:
-        write_args(args)
-    elif replicas.is_chief:
-        create_experiment(args, state)
-    logger = open_log(args.experiment_root, replicas)
-    for note in notes:
+        notes += describe_run(args, data.pids, embedder, optimizer, weights, replicas)
+    next_batch = make_next_batch(args, sampler, data, steps, cache, replicas)
+    if replicas.is_chief and not args.dry_run:
+        store(args, state)
+    logger = open_log(args, replicas)
+    for note in [*notes, *cache_notes]:
         logger.info(note)
-    if not is_native(args.precision):
-        logger.warning(
-            f'this processor has no instructions for {args.precision}: products are '
-            'computed in float32 and rounded, right but slower than --precision float32'
-        )
-
-    if args.distribute != 'none' and replicas.num_replicas == 1:
-        logger.warning(
-            f'--distribute {args.distribute} changes nothing: there is one device only'
-        )
+    if args.dry_run:
+        dry_run(next_batch, steps, logger)
+        return
+    warn_of_devices(logger, args.precision, args.distribute, replicas)
     if not steps:
         logger.info(
             f'nothing to do: the run is finished after {state.step} iterations; raise '
             '--train_iterations to go on'
         )
         return
-    # Neighbours to look at: the K - 1 other images of a PID, or one if there is none.
-    k = max(1, args.batch_k - 1)
     collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
     overfit = diagnosis.OverfitWatch()
-    journal = open_journal(
-        args, logger, pids, fids, steps, k, (collapse, overfit), replicas
-    )
+    journal = open_journal(args, logger, data, steps, (collapse, overfit), replicas)
     done = train(
-        steps,
+        make_schedule(args, steps),
         next_batch,
         make_train_step(
             embedder,
@@ -580,39 +550,19 @@ def run(args, notes, pids, fids, paths, replicas):
             args.loss,
             args.metric,
             args.margin,
-            k,
+            num_neighbours(args.batch_k),
             batches.seed_from(args.seed, batches.LOSS_STREAM),
             replicas,
         ),
-        lambda step: optimizers.learning_rate_at(
-            step,
-            args.learning_rate,
-            args.decay_start_iteration,
-            args.train_iterations,
-            args.warmup_iterations,
-        ),
+        make_validate(args, held_out, embedder, state, journal),
         journal,
         state,
-        lambda done: (
-            args.checkpoint_frequency and done % args.checkpoint_frequency == 0
-        ),
-        make_validate(args, held_out, embedder, state, journal),
         replicas,
     )
     if args.overfit_one_batch and replicas.is_chief:
         has_worked, verdict = overfit.verdict()
         (logger.info if has_worked else logger.warning)(verdict)
-    if done < args.train_iterations:
-        command = shlex.join(
-            ['python', sys.argv[0], '--experiment_root', args.experiment_root]
-        )
-        logger.info(
-            f'stopped after iteration {done}; continue with: {command} --resume'
-        )
-    else:
-        logger.info(
-            f'finished after {done} iterations: {state.directory}/checkpoint-{done}'
-        )
+    conclude(logger, done, args.train_iterations, args.experiment_root)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+import zlib
 
 import common
 import distribution
@@ -539,8 +540,8 @@ def check_data(parser, train_sets, image_roots):
     for i, (train_set, image_root) in enumerate(pairs):
         if (train_set, image_root) in pairs[:i]:
             parser.error(
-                f'--train_set has {train_set} twice, with the same --image_root; its '
-                'people would differ from themselves, leave one of them out'
+                f'--train_set has {train_set} twice, with the same --image_root: '
+                'every identity of it would count as two; leave one of them out'
             )
 
 
@@ -691,3 +692,28 @@ def is_same_value(name, given, stored):
     if name in ('train_set', 'initial_checkpoint') and given and stored:
         return absolute(given) == absolute(stored)
     return given == stored
+
+
+def flags_to_share(args, pids, fids):
+    """Return {name: value} of what has to be the same in all processes of a run.
+
+    Args:
+        args: of parse_args.
+        pids, fids: [N] of str, of the training sets.
+    """
+    values = {
+        # Files may lie elsewhere on another machine.
+        f'--{name}': without_directory(value)
+        for name, value in vars(args).items()
+        if name not in (*FREE_ON_RESUME, 'experiment_root')
+    }
+    rows = '\n'.join(common.csv_lines(pids, fids))
+    values['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
+    return values
+
+
+def without_directory(value):
+    """Return a flag's value, of paths the last part alone."""
+    if isinstance(value, list):
+        return [without_directory(part) for part in value]
+    return os.path.basename(value) if isinstance(value, str) else value

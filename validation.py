@@ -1,6 +1,6 @@
 """Score held-out identities while a net is trained; what evaluate.py would say."""
 
-import os
+import time
 import typing
 import zlib
 
@@ -58,19 +58,13 @@ class HeldOut:
             self.query_pids, self.query_fids = read_set(query_csv, image_root)
         self.excluder = excluder_class(self.gallery_fids)
         self.check_any_match(gallery_csv)
-        text = '\n'.join(
-            [
-                excluder_class.__module__,
-                *(map(','.join, zip(self.query_pids, self.query_fids, strict=True))),
-                '',
-                *(
-                    map(
-                        ','.join, zip(self.gallery_pids, self.gallery_fids, strict=True)
-                    )
-                ),
-            ]
-        )
-        self.checksum = zlib.crc32(text.encode('utf-8'))
+        lines = [
+            excluder_class.__module__,
+            *common.csv_lines(self.query_pids, self.query_fids),
+            '',
+            *common.csv_lines(self.gallery_pids, self.gallery_fids),
+        ]
+        self.checksum = zlib.crc32('\n'.join(lines).encode('utf-8'))
 
     def check_any_match(self, gallery_csv):
         """Raise ValueError if no query has a match that it does not ignore."""
@@ -128,7 +122,7 @@ def read_set(csv_file, image_root):
 
 
 def describe_overlap(held_out, train_pids):
-    """Return a warning if validation PIDs are trained on, else None.
+    """Return what to say if validation PIDs are trained on, list of str.
 
     Args:
         held_out: a HeldOut.
@@ -137,12 +131,12 @@ def describe_overlap(held_out, train_pids):
     val_pids = set(held_out.query_pids)
     common_pids = sorted(val_pids & set(train_pids))
     if not common_pids:
-        return None
-    return (
+        return []
+    return [
         f'{len(common_pids)} of {len(val_pids)} validation PIDs are also trained on '
         f'(first: {common_pids[0]}): their scores tell nothing of new identities; see '
         'make_csv.py split'
-    )
+    ]
 
 
 class Embedder:
@@ -157,7 +151,7 @@ class Embedder:
     """
 
     def __init__(self, held_out, embedder, net_size, batch_size, loading_threads):
-        self.paths = [os.path.join(held_out.image_root, fid) for fid in held_out.fids()]
+        self.paths = common.join_paths(held_out.image_root, held_out.fids())
         self.net_size = net_size
         self.batch_size = batch_size
         self.loading_threads = loading_threads
@@ -178,3 +172,49 @@ class Embedder:
         return np.concatenate(
             [embs[0] for _, embs in inference.embed(self.embed_batch, read)]
         )
+
+
+class Validator:
+    """Validates, reports it, and keeps the best weights of the run.
+
+    Args:
+        held_out: a HeldOut.
+        held_out_embedder: the Embedder of it.
+        metric: one of ranking.METRIC_CHOICES.
+        state: checkpoints.TrainingState.
+        journal: monitoring.Journal.
+    """
+
+    def __init__(self, held_out, held_out_embedder, metric, state, journal):
+        self.held_out = held_out
+        self.held_out_embedder = held_out_embedder
+        self.metric = metric
+        self.state = state
+        self.journal = journal
+        best = state.read_best()
+        # The scores of other images cannot be compared.
+        is_comparable = best and best.get('checksum') == held_out.checksum
+        self.best = best if is_comparable else None
+
+    def validate(self, done):
+        """Score the weights after `done` updates; warn if they have no scores.
+
+        Raises:
+            ValueError: an image cannot be read.
+            OSError: the best weights cannot be written.
+        """
+        started = time.perf_counter()
+        embs = self.held_out_embedder.embed()
+        try:
+            scores = self.held_out.score(embs, self.metric)
+        except ValueError as error:  # Perhaps only for now; training goes on.
+            self.journal.logger.warning(
+                f'no validation after iteration {done}: {error}'
+            )
+            return
+        if self.best is None or scores.mAP > self.best['mAP']:
+            checksum = self.held_out.checksum
+            self.best = {'step': done, 'checksum': checksum, **scores._asdict()}
+            self.state.save_best(self.best)
+        secs = time.perf_counter() - started
+        self.journal.write_validation(done, scores, self.best, secs)

@@ -380,3 +380,10 @@ def test_heading_of_a_csv_is_recognised(tmp_path):
     csv_file = write(tmp_path / 'x.csv', 'pid,fid\n1,a.jpg\n')
     with pytest.raises(FileNotFoundError, match='if that line is a heading, remove it'):
         common.load_dataset(csv_file, str(tmp_path))
+
+
+def test_free_memory_is_read_or_unknown(tmp_path):
+    file = tmp_path / 'meminfo'
+    file.write_text('MemTotal: 9 kB\nMemAvailable:    3 kB\n')
+    assert common.free_memory(file) == 3 * 1024
+    assert common.free_memory(tmp_path / 'none') is None

@@ -348,11 +348,11 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
         argv = tiny_run.flags(directory, tmp_path / 'exp')
         args, _ = training_args.parse_args(train.build_parser(), argv)
         pids, fids = common.load_dataset(directory / 'train.csv')
-        shared.append(train.flags_to_share(args, pids, fids))
+        shared.append(training_args.flags_to_share(args, pids, fids))
     assert shared[0] == shared[1]
     assert {'--seed', '--batch_p', '--train_set', '--resume'} <= set(shared[0])
     fids[0] = 'other.png'
-    assert train.flags_to_share(args, pids, fids) != shared[0]
+    assert training_args.flags_to_share(args, pids, fids) != shared[0]
 
 
 # --- TF_CONFIG and ports -----------------------------------------------------------

@@ -74,11 +74,18 @@ def test_unreadable_image_is_named(paths):
         image_cache.ImageCache(paths, loading_threads=3)
 
 
-def test_free_memory_is_read_or_unknown(tmp_path):
-    file = tmp_path / 'meminfo'
-    file.write_text('MemTotal: 9 kB\nMemAvailable:    3 kB\n')
-    assert image_cache.free_memory(file) == 3 * 1024
-    assert image_cache.free_memory(tmp_path / 'none') is None
+def test_dry_run_tells_what_a_cache_takes_or_that_it_does_not_fit(
+    tmp_path, monkeypatch, capsys
+):
+    tiny_run.shrink_net(monkeypatch)
+    tiny_run.write_dataset(tmp_path)
+    dry = ('--cache', '--dry_run')
+    tiny_run.start(tmp_path, tmp_path / 'exp', *dry)
+    assert '--cache: 12 images will take about 0 MB' in capsys.readouterr().err
+    monkeypatch.setattr(image_cache, 'free_memory', lambda: 1)
+    with pytest.raises(ValueError, match='--cache: 12 decoded images need'):
+        tiny_run.start(tmp_path, tmp_path / 'exp', *dry)
+    assert not (tmp_path / 'exp').exists()
 
 
 def test_run_with_cache_is_the_run_without_it(tmp_path, monkeypatch):

@@ -821,8 +821,8 @@ def test_data_sets_may_not_change_when_resuming(data, two_sets):
         (
             ('/b.csv', '/c.csv', '/b.csv'),
             ('{0}',),
-            '--train_set has /b.csv twice, with the same --image_root; its people '
-            'would differ from themselves, leave one of them out',
+            '--train_set has /b.csv twice, with the same --image_root: '
+            'every identity of it would count as two; leave one of them out',
         ),
     ],
 )
