@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import common
+import model
 
 # The paper's schedule visits every identity of Market-1501 so often (25000 iterations
 # of 18 identities, 751 in all), and those of MARS about as often.
@@ -21,11 +22,15 @@ FAR = 2
 # compiled kernels and their scratch space; measured, see docs/diagnosis.md.
 RUNTIME_BYTES = 100e6
 
+# Gradients of activations, of the size of the largest, at the same time: what goes into
+# an operation of the backward pass, what comes out, and the sum where paths meet.
+GRADIENTS_IN_TRANSIT = 3
+
 # Batches of images in memory at the same time: in the net, prefetched, being filled.
 BATCHES_IN_MEMORY = 4
 
 # TensorFlow operations whose result is their operand's memory.
-ALIASES = {'Identity', 'Reshape', 'Squeeze', 'ExpandDims', 'StopGradient'}
+ALIASES = {'Identity', 'IdentityN', 'Reshape', 'Squeeze', 'ExpandDims', 'StopGradient'}
 
 # What is no activation: it is counted elsewhere, or is tiny.
 NO_ACTIVATIONS = {'ReadVariableOp', 'Const', 'Placeholder', 'Shape'}
@@ -174,7 +179,8 @@ def memory_table(embedder, optimizer, batch_size, net_size, free):
     """
     state = 4 * count_numbers([*embedder.variables, *optimizer.variables])  # float32
     gradients = 4 * count_numbers(embedder.trainable_variables)  # All at once.
-    activations = measure_activations(embedder, batch_size, net_size)
+    activations, largest = measure_activations(embedder, batch_size, net_size)
+    activations += GRADIENTS_IN_TRANSIT * largest
     images = BATCHES_IN_MEMORY * batch_size * math.prod(net_size) * 3 * 4
     needed = activations + gradients + images + RUNTIME_BYTES
     advice = None
@@ -213,60 +219,57 @@ def measure_activations(embedder, batch_size, net_size):
     """Return the bytes that a forward pass keeps for the backward pass.
 
     Both are traced, not run; what counts is every tensor of the former that the latter
-    reads, once.
+    reads, once. Layers that Keras nests are traced like all others.
 
     Args:
         embedder: of model.build_model.
         batch_size: B.
         net_size: (height, width), pixels.
+
+    Returns:
+        (total, largest): bytes of all tensors and of the largest one.
     """
+    forward = set()  # Names of operations.
 
     @tf.function
     def gradients(images):
         with tf.GradientTape() as tape:
-            embs = embedder(images, training=True)['emb']
+            embs = model.training_embs(embedder(images, training=True))
+        # Not told by their names later: gradients of a tf.custom_gradient have any.
+        forward.update(operation.name for operation in images.graph.get_operations())
         return tape.gradient(embs, embedder.trainable_variables)
 
     images = tf.TensorSpec((batch_size, *net_size, 3))
     operations = gradients.get_concrete_function(images).graph.get_operations()
     kept = {}
-    for operation in filter(is_backward, operations):
+    for operation in operations:
+        if operation.name in forward:
+            continue
         for tensor in map(find_memory, operation.inputs):
-            is_activation = tensor.op.type not in NO_ACTIVATIONS
             if (
-                is_activation
-                and not is_backward(tensor.op)
+                tensor.op.name in forward
+                and tensor.op.type not in NO_ACTIVATIONS
                 and tensor.shape.is_fully_defined()
             ):
                 kept[tensor.name] = tensor.shape.num_elements() * tensor.dtype.size
-    return sum(kept.values())
-
-
-def is_backward(operation):
-    """Say whether an operation of a graph belongs to its backward pass."""
-    return operation.name.startswith('gradient_tape/')
+    return sum(kept.values()), max(kept.values(), default=0)
 
 
 def find_memory(tensor):
     """Return the tensor whose memory a tensor shares."""
     while tensor.op.type in ALIASES and tensor.op.inputs:
-        tensor = tensor.op.inputs[0]
+        # IdentityN has several results, of as many operands.
+        tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
 
 def free_memory():
-    """Return the bytes of main memory that can be had.
+    """Return the bytes of memory that can be had where the net is computed.
 
-    None where that is unknown, or where a GPU computes, whose memory is another.
+    None where that is unknown, as on a GPU, whose memory is not looked at.
     """
-    if tf.config.list_physical_devices('GPU'):
-        return None
-    try:
-        with open('/proc/meminfo', encoding='ascii') as file:
-            fields = dict(line.split(':') for line in file)
-        return 1024 * int(fields['MemAvailable'].split()[0])
-    except (OSError, KeyError, ValueError):
-        return None
+    has_gpu = bool(tf.config.list_physical_devices('GPU'))
+    return None if has_gpu else common.free_memory()
 
 
 # --- collapse --------------------------------------------------------------------

@@ -75,14 +75,24 @@ def test_schedule_is_suggested_where_the_size_is_far_from_the_papers(
     assert suggestion is None if expected is None else expected in suggestion
 
 
-def test_activations_are_what_the_backward_pass_reads():
+@pytest.mark.parametrize('is_nested', [False, True])
+@pytest.mark.parametrize('activation', ['relu', 'silu'])
+def test_activations_are_what_the_backward_pass_reads(activation, is_nested):
     images = tf.keras.Input((None, None, 3))
-    hidden = tf.keras.layers.Conv2D(5, 1, use_bias=False, activation='relu')(images)
+    conv = tf.keras.layers.Conv2D(5, 1, use_bias=False, activation=activation)
+    hidden = conv(images)
+    if is_nested:
+        hidden = tf.keras.Model(images, hidden)(images)
     embs = tf.keras.layers.GlobalAveragePooling2D()(hidden)
-    embedder = tf.keras.Model(images, {'emb': embs})
-    # Only ReLU needs a value of the forward pass that is not the input: its output,
+    embedder = tf.keras.Model(
+        images, {'emb': tf.keras.ops.zeros_like(embs), 'emb_train': embs}
+    )
+    # Only the activation needs a value of the forward pass that is not the input: ReLU
+    # its output, SiLU (whose gradient TensorFlow names otherwise) its input, both
     # 2 * 4 * 6 * 5 numbers of four bytes.
-    assert diagnosis.measure_activations(embedder, 2, (4, 6)) == 4 * 2 * 4 * 6 * 5
+    num_bytes = 4 * 2 * 4 * 6 * 5
+    measured = diagnosis.measure_activations(embedder, 2, (4, 6))
+    assert measured == (num_bytes, num_bytes)
 
 
 @pytest.mark.parametrize(
