@@ -36,7 +36,12 @@ TRAINING_FLAGS = (
     'net_input_width',
     'pre_crop_height',
     'pre_crop_width',
+    'last_stride',
+    'precision',
 )
+
+# The only values that older runs, and the original's, know; their args.json has none.
+OLDER_VALUES = {'last_stride': 2, 'precision': 'float32'}
 
 
 def build_parser():
@@ -73,8 +78,7 @@ def add_input_flags(parser):
     data.add_argument(
         '--checkpoint',
         help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
-        'or `best` of a run with --val_set. '
-        'Default: the newest.',
+        'or `best` of a run with --val_set. Default: the newest.',
     )
     common.add_loading_threads(data)
     data.add_argument(
@@ -175,7 +179,7 @@ def read_training_args(experiment_root):
     Raises:
         FileNotFoundError, ValueError: args.json is missing, or lacks one of them.
     """
-    stored = common.read_args(experiment_root)
+    stored = OLDER_VALUES | common.read_args(experiment_root)
     missing = [name for name in TRAINING_FLAGS if name not in stored]
     if missing:
         raise ValueError(
@@ -183,7 +187,7 @@ def read_training_args(experiment_root):
             'flags of a train.py run'
         )
     for name in TRAINING_FLAGS:
-        expected = str if name.endswith('_name') else int
+        expected = str if name.endswith(('_name', 'precision')) else int
         if not isinstance(stored[name], expected):
             raise ValueError(
                 f'{name} in {experiment_root}/args.json is {stored[name]!r}, expected '
@@ -207,8 +211,7 @@ def restore_model(training, prefix, precision):
         training['head_name'],
         training['embedding_dim'],
         precision,
-        # Older runs, and the original's, know no other.
-        training.get('last_stride', model.LAST_STRIDE),
+        training['last_stride'],
     )
     report = checkpoints.load_weights(embedder, prefix)
     layers.fold(embedder)
@@ -320,8 +323,7 @@ def main(argv=None):
         filename = shards.name_of(filename, args.shard)
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
-    # Older runs, and the original's, know no other format than float32.
-    precision = args.precision or training.get('precision', 'float32')
+    precision = args.precision or training['precision']
     embedder, report = restore_model(training, prefix, precision)
     logger.info(f'{prefix}: {report}')
     attributes = embeddings.describe(vars(args), prefix)

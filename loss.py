@@ -209,6 +209,8 @@ def batch_sample(dists, pids, margin, seed):
 
     Gradients go through the distances of the pairs drawn, not through the
     probabilities.
+
+    Source: none published that we know of.
     """
     dists = tf.convert_to_tensor(dists)
     is_positive, is_negative = pair_masks(pids)

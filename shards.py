@@ -85,7 +85,7 @@ def describe(part, training, precision, variables):
         part: a Shard.
         training: {name: value} of the training run's flags that matter.
         precision: number format of the products.
-        variables: {name: array} of the network.
+        variables: {name: variable} of the network.
 
     Returns:
         {ORIGIN: str}.
@@ -101,7 +101,7 @@ def describe(part, training, precision, variables):
 
 
 def fingerprint(variables):
-    """Return a SHA-256 of {name: array}."""
+    """Return a SHA-256 of {name: variable}."""
     digest = hashlib.sha256()
     for name in sorted(variables):
         digest.update(name.encode())

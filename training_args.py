@@ -137,8 +137,8 @@ def add_model_flags(parser):
         help='Number format of activations and products; weights, batch-norm '
         'statistics, distances, loss and optimizer are float32 in any case. bfloat16 '
         'is faster where the processor has it (AVX-512, GPU), slower elsewhere; so is '
-        'float16 (AVX512-FP16, GPU), more precise, but its range is small: the loss '
-        'is scaled as far as its gradients allow.',
+        'float16 (AVX512-FP16, GPU), which has more digits but a small range, so that '
+        'the loss is scaled as far as its gradients allow.',
     )
 
 
