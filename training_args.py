@@ -314,12 +314,14 @@ def add_validation_flags(parser):
     validation = parser.add_argument_group('validation')
     validation.add_argument(
         '--val_set',
+        metavar='CSV',
         type=common.path,
         help='CSV of held-out images to score while training, the gallery; see '
         '`make_csv.py split`. Best weights by mAP are kept as the checkpoint `best`.',
     )
     validation.add_argument(
         '--val_query',
+        metavar='CSV',
         type=common.path,
         help='CSV of the queries. Without it, every image of --val_set is a query that '
         'is to find the others.',
@@ -331,6 +333,7 @@ def add_validation_flags(parser):
     )
     validation.add_argument(
         '--val_image_root',
+        metavar='DIRECTORY',
         type=common.path,
         help='Directory that the FIDs of validation are relative to. Default: '
         '--image_root.',
@@ -644,9 +647,10 @@ def merge_stored_args(parser, argv, experiment_root):
         if name == 'train_iterations' and given[name] > value:
             notes.append(f'--train_iterations raised from {value} to {given[name]}')
             continue
+        hint = '; it can only be raised' if name == 'train_iterations' else ''
         notes.append(
             f'--{name} {as_words(given[name])} ignored: the stored {as_words(value)} '
-            'wins when resuming'
+            f'wins when resuming{hint}'
         )
         given[name] = value
     return argparse.Namespace(**given), notes

@@ -611,7 +611,8 @@ def test_train_iterations_may_not_shrink(experiment):
     )
     assert args.train_iterations == 4
     assert notes == [
-        '--train_iterations 3 ignored: the stored 4 wins when resuming',
+        '--train_iterations 3 ignored: the stored 4 wins when resuming; it can only be '
+        'raised',
     ]
 
 
