@@ -145,10 +145,14 @@ def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
         'model_name': 'resnet_v1_50',
         'head_name': 'direct',
         'embedding_dim': 8,
+        **dict.fromkeys(('net_input_height', 'pre_crop_height'), 64),
+        **dict.fromkeys(('net_input_width', 'pre_crop_width'), 32),
     }
     # Runs from before the flag have none in args.json, and a stride of 2.
     for stored, is_same in (({'last_stride': 1}, True), ({}, False)):
-        embedder, _ = embed.restore_model(training | stored, prefix, 'float32')
+        (tmp_path / 'args.json').write_text(json.dumps(training | stored))
+        flags = embed.read_training_args(str(tmp_path))
+        embedder, _ = embed.restore_model(flags, prefix, 'float32')
         error = golden_recipe.error_in_rms(
             embedder(images)['emb'], trained(images)['emb']
         )
