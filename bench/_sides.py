@@ -7,6 +7,7 @@ needed here: sides may live in different environments.
 
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -95,13 +96,51 @@ def alternate(sides, num_runs, tasks):
     return results
 
 
-def peak_memory():
-    """Return the peak of this process' resident memory in MB.
+def peak_memory(process='self'):
+    """Return the peak of a process' resident memory in MB.
 
-    Not ru_maxrss, which starts with the peak of the process that started this one.
+    Not ru_maxrss, which starts with the peak of the process that started it.
+
+    Args:
+        process: its number, or 'self'.
     """
-    status = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
-    return int(status.split('VmHWM:')[1].split()[0]) / 1000
+    status = pathlib.Path(f'/proc/{process}/status').read_text(encoding='utf-8')
+    return int(re.search(r'VmHWM:\s*(\d+)', status)[1]) / 1000
+
+
+def draw_people(directory):
+    """Draw the demo data set to DIRECTORY/data, and its CSV files beside that."""
+    root = pathlib.Path(__file__).resolve().parent.parent
+    for script, *flags in (
+        ['demo_data.py', f'{directory}/data'],
+        ['make_csv.py', 'market1501', f'{directory}/data', '--output_dir', directory],
+    ):
+        command = [sys.executable, root / script, *flags]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def count_operations(net_size, embedding_dim=128):
+    """Return the floating point operations of ResNet-50 with fc1024 for one image.
+
+    Args:
+        net_size: (height, width), pixels.
+        embedding_dim: D.
+    """
+    total = 0
+    height, width = net_size[0] // 2, net_size[1] // 2
+    total += 7 * 7 * 3 * 64 * height * width
+    places = height // 2 * (width // 2)
+    channels = 64
+    for depth, units, stride in ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)):
+        for unit in range(1, units + 1):
+            after = places // stride**2 if unit == units else places
+            if unit == 1:
+                total += channels * 4 * depth * places
+            total += channels * depth * places
+            total += (9 * depth * depth + 4 * depth * depth) * after
+            places, channels = after, 4 * depth
+    total += channels * 1024 + 1024 * embedding_dim
+    return 2 * total
 
 
 def product_rate(multiply):

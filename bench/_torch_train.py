@@ -35,24 +35,6 @@ def batch_hard(embs, pids):
     return functional.softplus(farthest_positive - nearest_negative).mean()
 
 
-def count_operations(net, images):
-    """Return the floating point operations of the products in net(images), forward."""
-    counts = []
-
-    def count(layer, _, outputs):
-        per_output = layer.weight[0].numel()
-        counts.append(2 * outputs.numel() * per_output)
-
-    layers = [m for m in net.modules() if isinstance(m, torch.nn.Conv2d)]
-    layers += [m for m in net.modules() if isinstance(m, torch.nn.Linear)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    with torch.no_grad():
-        net(images)
-    for handle in handles:
-        handle.remove()
-    return sum(counts)
-
-
 def main():
     args = build_parser().parse_args()
     batch_size = args.batch_p * args.batch_k
@@ -61,7 +43,6 @@ def main():
     images = torch.rand(batch_size, 3, args.height, args.width) * 255
     images = images.to(memory_format=torch.channels_last)
     pids = torch.arange(args.batch_p).repeat_interleave(args.batch_k)
-    num_operations = 3 * count_operations(net, images)  # Gradients cost twice as much.
 
     def step():
         optimizer.zero_grad()
@@ -77,10 +58,7 @@ def main():
         started = time.perf_counter()
         for _ in range(iterations):
             step()
-        return {
-            'secs_per_iter': (time.perf_counter() - started) / iterations,
-            'num_operations': num_operations,
-        }
+        return {'secs_per_iter': (time.perf_counter() - started) / iterations}
 
     _sides.serve(measure)
 

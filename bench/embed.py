@@ -153,29 +153,6 @@ def image_size(net_size, is_tenfold):
     return tuple(int(side * PRE_CROP) for side in net_size)
 
 
-def count_operations(net_size):
-    """Return the floating point operations of the net for one image.
-
-    Args:
-        net_size: (height, width), pixels.
-    """
-    total = 0
-    height, width = net_size[0] // 2, net_size[1] // 2
-    total += 7 * 7 * 3 * 64 * height * width
-    places = height // 2 * (width // 2)
-    channels = 64
-    for depth, units, stride in ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)):
-        for unit in range(1, units + 1):
-            after = places // stride**2 if unit == units else places
-            if unit == 1:
-                total += channels * 4 * depth * places
-            total += channels * depth * places
-            total += (9 * depth * depth + 4 * depth * depth) * after
-            places, channels = after, 4 * depth
-    total += channels * 1024 + 1024 * EMBEDDING_DIM
-    return 2 * total
-
-
 # --- PyTorch's -------------------------------------------------------------------
 
 
@@ -352,7 +329,7 @@ def main():
             for is_tenfold in (False, True)
         }
         results = compare(pythons, args.runs, tasks)
-    operations = count_operations(net_size)
+    operations = _sides.count_operations(net_size, EMBEDDING_DIM)
     print(f'{len(names)} images, {operations / 1e9:.1f} GFLOP each and variant')
     report(results, len(names), operations)
 

@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 
+import _sides
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRAINING_FLAGS = (
     *('--model_name', 'small_stripes', '--head_name', 'direct'),
@@ -33,16 +35,6 @@ def build_parser():
     )
     parser.add_argument('--iterations', type=int, default=2000, help='Of the run.')
     return parser
-
-
-def make_data(directory):
-    """Draw the demo data set and its CSV files."""
-    for script, *flags in (
-        ['demo_data.py', f'{directory}/data'],
-        ['make_csv.py', 'market1501', f'{directory}/data', '--output_dir', directory],
-    ):
-        command = [sys.executable, ROOT / script, *flags]
-        subprocess.run(command, check=True, capture_output=True)
 
 
 def measure(directory, iterations):
@@ -76,7 +68,7 @@ def main():
     args = build_parser().parse_args()
     points = []
     with tempfile.TemporaryDirectory() as directory:
-        make_data(directory)
+        _sides.draw_people(directory)
         for done, memory in measure(directory, args.iterations):
             points.append((done, memory))
             print(f'iteration {done:6d}: {memory:.0f} MB', flush=True)

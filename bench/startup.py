@@ -13,7 +13,6 @@ and its peak memory by then: median and range of the runs.
 import argparse
 import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import time
 
 import cv2
 import numpy as np
-from _sides import spread
+from _sides import peak_memory, spread
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUM_DRAWINGS = 100
@@ -78,15 +77,15 @@ def measure(directory, name):
         for line in process.stderr:
             if line.startswith('iter:'):
                 secs = time.perf_counter() - start
-                return secs, *usage(pathlib.Path(f'/proc/{process.pid}'))
+                return secs, processor_secs(process.pid), peak_memory(process.pid)
     raise SystemExit(f'training failed with status {process.returncode}')
 
 
-def usage(proc):
-    """Return (processor seconds, peak memory in MB) of the process of a directory."""
-    ticks = proc.joinpath('stat').read_text().rpartition(')')[2].split()[11:13]
-    peak_kb = re.search(r'VmHWM:\s*(\d+)', proc.joinpath('status').read_text())[1]
-    return sum(map(int, ticks)) / os.sysconf('SC_CLK_TCK'), int(peak_kb) / 1000
+def processor_secs(process):
+    """Return the seconds that processors have worked for a process, by its number."""
+    stat = pathlib.Path(f'/proc/{process}/stat').read_text()
+    ticks = stat.rpartition(')')[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf('SC_CLK_TCK')
 
 
 def main():

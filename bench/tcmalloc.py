@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+import _sides
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRAINING_FLAGS = (
     *('--batch_p', '18', '--batch_k', '4', '--flip_augment', '--crop_augment'),
@@ -35,19 +37,6 @@ def build_parser():
     parser.add_argument('--runs', type=int, default=3, help='Runs of each side.')
     parser.add_argument('--iterations', type=int, default=40, help='Of each run.')
     return parser
-
-
-def make_data(directory):
-    """Draw the demo data set and its CSV files."""
-    for command in (
-        ['demo_data.py', f'{directory}/data'],
-        ['make_csv.py', 'market1501', f'{directory}/data', '--output_dir', directory],
-    ):
-        subprocess.run(
-            [sys.executable, ROOT / command[0], *command[1:]],
-            check=True,
-            capture_output=True,
-        )
 
 
 def measure(directory, name, iterations, library):
@@ -88,7 +77,7 @@ def main():
     sides = {'malloc': None, 'tcmalloc': args.library}
     results = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as directory:
-        make_data(directory)
+        _sides.draw_people(directory)
         for run in range(args.runs):
             for side, library in sides.items():
                 outcome = measure(directory, f'{side}{run}', args.iterations, library)

@@ -87,11 +87,9 @@ class OurSide:
         for _ in range(iterations):
             ended = self.next_end()
         os.kill(self.process.pid, signal.SIGSTOP)
-        status = pathlib.Path(f'/proc/{self.process.pid}/status')
-        peak = status.read_text(encoding='utf-8').split('VmHWM:')[1].split()[0]
         return {
             'secs_per_iter': (ended - started) / iterations,
-            'peak_mb': int(peak) / 1000,
+            'peak_mb': _sides.peak_memory(self.process.pid),
         }
 
     def close(self):
@@ -165,19 +163,6 @@ def build_parser():
     return parser
 
 
-def make_data(directory):
-    """Draw the demo data set and its CSV files."""
-    for command in (
-        ['demo_data.py', f'{directory}/data'],
-        ['make_csv.py', 'market1501', f'{directory}/data', '--output_dir', directory],
-    ):
-        subprocess.run(
-            [sys.executable, ROOT / command[0], *command[1:]],
-            check=True,
-            capture_output=True,
-        )
-
-
 def compare(args, directory, size, precision):
     """Measure both sides in one setting and print what came out."""
     height, width = size
@@ -206,7 +191,8 @@ def compare(args, directory, size, precision):
 
 def report(results, size, precision, batch_size):
     """Print the results of _sides.alternate, a line a side."""
-    num_operations = results['train', 'PyTorch'][0]['num_operations']
+    # Forward, and twice as much for the gradients.
+    num_operations = 3 * batch_size * _sides.count_operations(size)
     rates = [answer['rate'] for answer in results['train', 'product']]
     rate = statistics.median(rates)
     print(
@@ -234,7 +220,7 @@ def main():
     args = build_parser().parse_args()
     sizes = [tuple(map(int, size.split('x'))) for size in args.sizes]
     with tempfile.TemporaryDirectory() as directory:
-        make_data(directory)
+        _sides.draw_people(directory)
         for size in sizes:
             for precision in args.precisions:
                 compare(args, directory, size, precision)

@@ -24,11 +24,7 @@ import tiny_run
 JPEG_HEADER = b'\xff\xd8\xff\xe0'
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _one_block_net():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
 @pytest.fixture(scope='module')

@@ -13,11 +13,7 @@ import train
 LN2 = math.log(2)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _one_block_net():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
 @pytest.fixture(scope='module')

@@ -31,11 +31,7 @@ FLAGS = (
 ADAMW = ('--optimizer', 'adamw', '--weight_decay', '10', '--adam_beta1_at_decay', '0.5')
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _one_block_net():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
 @pytest.fixture(scope='module')

@@ -19,12 +19,7 @@ import tiny_run
 import train
 import training_args
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _one_block_net():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
 @pytest.fixture(scope='module')

@@ -15,12 +15,7 @@ import tiny_run
 import validation
 from excluders import diagonal, market1501
 
-
-@pytest.fixture(scope='module', autouse=True)
-def _one_block_net():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        yield
+pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
 def name(pid, camera, frame):
