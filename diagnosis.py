@@ -139,16 +139,16 @@ def round_to_two_digits(number):
     return max(1, round(number / unit) * unit)
 
 
-def network_table(embedder, names, weights):
+def network_table(network, names, weights):
     """Return what a run should know of its network, list of str.
 
     Args:
-        embedder: of model.build_model.
+        network: of model.build_model.
         names: of net and head.
         weights: what was loaded, left random and unused, as a text.
     """
-    total = count_numbers(embedder.variables)
-    trainable = count_numbers(embedder.trainable_variables)
+    total = count_numbers(network.variables)
+    trainable = count_numbers(network.trainable_variables)
     return format_table(
         'network',
         [
@@ -167,19 +167,19 @@ def count_numbers(variables):
     return sum(math.prod(variable.shape) for variable in variables)
 
 
-def memory_table(embedder, optimizer, batch_size, net_size, free):
+def memory_table(network, optimizer, batch_size, net_size, free):
     """Return what a run will need of the main memory, list of str.
 
     Args:
-        embedder: of model.build_model.
+        network: of model.build_model.
         optimizer: a Keras optimizer, built for it.
         batch_size: B.
         net_size: (height, width), pixels.
         free: bytes that can be had, or None if unknown.
     """
-    state = 4 * count_numbers([*embedder.variables, *optimizer.variables])  # float32
-    gradients = 4 * count_numbers(embedder.trainable_variables)  # All at once.
-    activations, largest = measure_activations(embedder, batch_size, net_size)
+    state = 4 * count_numbers([*network.variables, *optimizer.variables])  # float32
+    gradients = 4 * count_numbers(network.trainable_variables)  # All at once.
+    activations, largest = measure_activations(network, batch_size, net_size)
     activations += GRADIENTS_IN_TRANSIT * largest
     images = BATCHES_IN_MEMORY * batch_size * math.prod(net_size) * 3 * 4
     needed = activations + gradients + images + RUNTIME_BYTES
@@ -215,14 +215,14 @@ def gigabytes(num_bytes):
     return f'{num_bytes / 1e9:.2f} GB'
 
 
-def measure_activations(embedder, batch_size, net_size):
+def measure_activations(network, batch_size, net_size):
     """Return the bytes that a forward pass keeps for the backward pass.
 
     Both are traced, not run; what counts is every tensor of the former that the latter
     reads, once. Layers that Keras nests are traced like all others.
 
     Args:
-        embedder: of model.build_model.
+        network: of model.build_model.
         batch_size: B.
         net_size: (height, width), pixels.
 
@@ -234,10 +234,10 @@ def measure_activations(embedder, batch_size, net_size):
     @tf.function
     def gradients(images):
         with tf.GradientTape() as tape:
-            embs = model.training_embs(embedder(images, training=True))
+            embs = model.training_embs(network(images, training=True))
         # Not told by their names later: gradients of a tf.custom_gradient have any.
         forward.update(operation.name for operation in images.graph.get_operations())
-        return tape.gradient(embs, embedder.trainable_variables)
+        return tape.gradient(embs, network.trainable_variables)
 
     images = tf.TensorSpec((batch_size, *net_size, 3))
     operations = gradients.get_concrete_function(images).graph.get_operations()

@@ -206,16 +206,16 @@ def restore_model(training, prefix, precision):
         prefix: of the checkpoint.
         precision: number format of its activations and products.
     """
-    embedder = model.build_model(
+    network = model.build_model(
         training['model_name'],
         training['head_name'],
         training['embedding_dim'],
         precision,
         training['last_stride'],
     )
-    report = checkpoints.load_weights(embedder, prefix)
-    layers.fold(embedder)
-    return embedder, report
+    report = checkpoints.load_weights(network, prefix)
+    layers.fold(network)
+    return network, report
 
 
 def image_size(training, crop):
@@ -324,7 +324,7 @@ def main(argv=None):
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
     precision = args.precision or training['precision']
-    embedder, report = restore_model(training, prefix, precision)
+    network, report = restore_model(training, prefix, precision)
     logger.info(f'{prefix}: {report}')
     attributes = embeddings.describe(vars(args), prefix)
     if args.shard is not None:
@@ -332,14 +332,14 @@ def main(argv=None):
             args.shard,
             {name: training[name] for name in TRAINING_FLAGS},
             precision,
-            checkpoints.variables_by_name(embedder),
+            checkpoints.variables_by_name(network),
         )
 
     paths = common.join_paths(image_root, fids)
     dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
     net_size = training['net_input_height'], training['net_input_width']
     embs = inference.embed(
-        inference.make_embed_batch(embedder, variants, net_size, size),
+        inference.make_embed_batch(network, variants, net_size, size),
         inference.read_batches(dataset, paths, args.batch_size, args.quiet),
     )
     embeddings.write(

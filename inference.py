@@ -7,11 +7,11 @@ import batches
 import images
 
 
-def make_embed_batch(embedder, variants, net_size, size):
+def make_embed_batch(network, variants, net_size, size):
     """Return the function that embeds a batch; the net is compiled at its first call.
 
     Args:
-        embedder: of model.build_model. Its weights may change between calls.
+        network: of model.build_model. Its weights may change between calls.
         variants: names of images.augmentation_plan, A of them.
         net_size: (height, width) of a crop, pixels.
         size: (height, width) of the images, pixels.
@@ -26,7 +26,7 @@ def make_embed_batch(embedder, variants, net_size, size):
 
     @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
     def embed_variant(batch):
-        return embedder(batch, training=False)['emb']
+        return network(batch, training=False)['emb']
 
     def embed_batch(batch):
         # One after another, by one graph: in a graph of all, the first layers of all

@@ -91,7 +91,7 @@ def build_state(args, replicas):
     """Return (model, optimizer, TrainingState) of a run, the weights random."""
     tf.keras.utils.set_random_seed(args.seed)
     with replicas.scope():
-        embedder = model.build_model(
+        network = model.build_model(
             args.model_name,
             args.head_name,
             args.embedding_dim,
@@ -100,7 +100,7 @@ def build_state(args, replicas):
         )
         optimizer = optimizers.build(
             args.optimizer,
-            embedder.trainable_variables,
+            network.trainable_variables,
             args.learning_rate,
             args.weight_decay,
             args.adam_beta1_at_decay,
@@ -108,14 +108,14 @@ def build_state(args, replicas):
             args.precision,
         )
     if args.sync_batch_norm:
-        layers.synchronise_batch_norm(embedder)
+        layers.synchronise_batch_norm(network)
     state = checkpoints.TrainingState(
-        embedder, optimizer, args.experiment_root, replicas.is_chief
+        network, optimizer, args.experiment_root, replicas.is_chief
     )
-    return embedder, optimizer, state
+    return network, optimizer, state
 
 
-def load_weights(args, embedder, state):
+def load_weights(args, network, state):
     """Give a run the weights that it begins or goes on with; return what to say."""
     if args.resume:
         checkpoint = checkpoints.latest(args.experiment_root)
@@ -127,7 +127,7 @@ def load_weights(args, embedder, state):
         weights = checkpoints.imagenet_weights(net, args.model_name)
     else:
         weights = checkpoints.WeightsFile(args.initial_checkpoint)
-    report = checkpoints.load_body(embedder, weights, args.initial_checkpoint)
+    report = checkpoints.load_body(network, weights, args.initial_checkpoint)
     return f'{args.initial_checkpoint}: {report}'
 
 
@@ -151,7 +151,7 @@ def store(args, state):
         raise
 
 
-def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed, replicas):
+def make_train_step(network, optimizer, loss_name, metric, margin, k, seed, replicas):
     """Return the function of one iteration.
 
     It maps (images float32 [B, H, W, 3] as split by `replicas`, pids [B], learning
@@ -162,11 +162,11 @@ def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed, rep
     for the next iteration.
     """
     # The moving averages of batch norm, to which each replica adds its own images.
-    averages = [v for v in embedder.non_trainable_variables if v.dtype == 'float32']
+    averages = [v for v in network.non_trainable_variables if v.dtype == 'float32']
 
     def update(images, pids, step):
         with tf.GradientTape() as tape:
-            outputs = embedder(images, training=True)
+            outputs = network(images, training=True)
             embs = replicas.gather(model.training_embs(outputs))  # [B, D]
             dists = loss.cdist(embs, embs, metric)  # [B, B]
             losses = loss.batch_losses(
@@ -176,8 +176,8 @@ def make_train_step(embedder, optimizer, loss_name, metric, margin, k, seed, rep
             mean_loss = optimizer.scale_loss(
                 tf.reduce_mean(losses) / replicas.num_replicas
             )
-        gradients = tape.gradient(mean_loss, embedder.trainable_variables)
-        optimizer.apply(gradients, embedder.trainable_variables)
+        gradients = tape.gradient(mean_loss, network.trainable_variables)
+        optimizer.apply(gradients, network.trainable_variables)
         replicas.average(averages)
         return {'losses': losses, 'embs': embs, 'dists': dists}
 
@@ -294,13 +294,13 @@ def make_schedule(args, steps):
     )
 
 
-def describe_run(args, pids, embedder, optimizer, weights, replicas):
+def describe_run(args, pids, network, optimizer, weights, replicas):
     """Return the tables of diagnosis.py on data, network and memory, list of str.
 
     Args:
         args: of the run.
         pids: object array [N] of str.
-        embedder, optimizer: of build_state.
+        network, optimizer: of build_state.
         weights: what was loaded, as a text.
         replicas: of distribution.connect.
     """
@@ -313,9 +313,9 @@ def describe_run(args, pids, embedder, optimizer, weights, replicas):
             args.train_iterations,
             optimizers.decays(args.decay_start_iteration, args.train_iterations),
         ),
-        *diagnosis.network_table(embedder, (args.model_name, args.head_name), weights),
+        *diagnosis.network_table(network, (args.model_name, args.head_name), weights),
         *diagnosis.memory_table(
-            embedder,
+            network,
             optimizer,
             len(range(batch_size)[replicas.part(batch_size)]),  # Of this machine.
             (args.net_input_height, args.net_input_width),
@@ -430,13 +430,13 @@ def read_held_out(args, replicas):
     return validation.HeldOut(args.val_set, args.val_query, excluder, image_root)
 
 
-def make_validate(args, held_out, embedder, state, journal):
+def make_validate(args, held_out, network, state, journal):
     """Return the function of the updates made that validates where it is due."""
     if held_out is None:
         return lambda done: None
     held_out_embedder = validation.Embedder(
         held_out,
-        embedder,
+        network,
         (args.net_input_height, args.net_input_width),
         args.batch_p * args.batch_k,
         args.loading_threads,
@@ -512,8 +512,8 @@ def run(args, notes, data, replicas):
         notes += validation.describe_overlap(held_out, data.pids)
     check_initial_checkpoint(args.initial_checkpoint)
     sampler = batches.Sampler(data.pids, args.batch_p, args.batch_k, args.seed)
-    embedder, optimizer, state = build_state(args, replicas)
-    weights = load_weights(args, embedder, state)
+    network, optimizer, state = build_state(args, replicas)
+    weights = load_weights(args, network, state)
     replicas.check_same(
         lambda: {'the checksum of the initial weights': state.fingerprint()},
         'give all workers the same --experiment_root or --initial_checkpoint',
@@ -521,7 +521,7 @@ def run(args, notes, data, replicas):
     steps = range(state.step, args.train_iterations)
     cache, cache_notes = open_cache(args, data.paths, steps)
     if steps:
-        notes += describe_run(args, data.pids, embedder, optimizer, weights, replicas)
+        notes += describe_run(args, data.pids, network, optimizer, weights, replicas)
     next_batch = make_next_batch(args, sampler, data, steps, cache, replicas)
     if replicas.is_chief and not args.dry_run:
         store(args, state)
@@ -545,7 +545,7 @@ def run(args, notes, data, replicas):
         make_schedule(args, steps),
         next_batch,
         make_train_step(
-            embedder,
+            network,
             optimizer,
             args.loss,
             args.metric,
@@ -554,7 +554,7 @@ def run(args, notes, data, replicas):
             batches.seed_from(args.seed, batches.LOSS_STREAM),
             replicas,
         ),
-        make_validate(args, held_out, embedder, state, journal),
+        make_validate(args, held_out, network, state, journal),
         journal,
         state,
         replicas,

@@ -144,19 +144,19 @@ class Embedder:
 
     Args:
         held_out: a HeldOut.
-        embedder: of model.build_model.
+        network: of model.build_model.
         net_size: (height, width), pixels.
         batch_size: images per pass through the net.
         loading_threads: images read at the same time.
     """
 
-    def __init__(self, held_out, embedder, net_size, batch_size, loading_threads):
+    def __init__(self, held_out, network, net_size, batch_size, loading_threads):
         self.paths = common.join_paths(held_out.image_root, held_out.fids())
         self.net_size = net_size
         self.batch_size = batch_size
         self.loading_threads = loading_threads
         self.embed_batch = inference.make_embed_batch(
-            embedder, VARIANTS, net_size, net_size
+            network, VARIANTS, net_size, net_size
         )
 
     def embed(self):

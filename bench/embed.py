@@ -109,15 +109,15 @@ def serve_ours():
 
     @functools.cache
     def compiled(precision, is_tenfold, net_size):
-        embedder = model.build_model('resnet_v1_50', 'fc1024', EMBEDDING_DIM, precision)
-        for variable in embedder.variables:
+        network = model.build_model('resnet_v1_50', 'fc1024', EMBEDDING_DIM, precision)
+        for variable in network.variables:
             # A mean of zero would leave biases of zero, which TensorFlow leaves out.
             if variable.path.endswith('moving_mean'):
                 variable.assign(tf.random.normal(variable.shape, stddev=0.1))
-        layers.fold(embedder)
+        layers.fold(network)
         variants = variants_of(is_tenfold)
         size = image_size(net_size, is_tenfold)
-        return inference.make_embed_batch(embedder, variants, net_size, size)
+        return inference.make_embed_batch(network, variants, net_size, size)
 
     def variants_of(is_tenfold):
         return images.augmentation_plan(is_tenfold, 'five' if is_tenfold else None)

@@ -192,8 +192,8 @@ def furnish_home(home, monkeypatch):
         shutil.copy(image, vehicle)
 
     monkeypatch.setitem(nets._resnet.NUM_UNITS, 50, SMALL_UNITS)
-    embedder = model.build_model('resnet_v1_50', 'fc1024', 128)
-    arrays = {variable.path: variable.numpy() for variable in embedder.variables}
+    network = model.build_model('resnet_v1_50', 'fc1024', 128)
+    arrays = {variable.path: variable.numpy() for variable in network.variables}
     body = {k: v for k, v in arrays.items() if k.startswith('resnet_v1_50/')}
     classifier = {'resnet_v1_50/logits/biases': tf.zeros(1000)}
     write_old_checkpoint(home / 'resnet_v1_50.ckpt', body | classifier)

@@ -13,10 +13,10 @@ from nets import mobilenet_v1_1_224, resnet_v1_50
 
 def make_state(directory, net='mobilenet_v1_1_224', head='fc1024', dim=128):
     """Return a model and its TrainingState."""
-    embedder = model.build_model(net, head, dim)
+    network = model.build_model(net, head, dim)
     optimizer = keras.optimizers.Adam(epsilon=1e-8)
-    optimizer.build(embedder.trainable_variables)
-    return embedder, checkpoints.TrainingState(embedder, optimizer, str(directory))
+    optimizer.build(network.trainable_variables)
+    return network, checkpoints.TrainingState(network, optimizer, str(directory))
 
 
 @pytest.fixture(scope='module')
@@ -123,10 +123,10 @@ def test_latest_says_what_is_missing(saved, tmp_path):
 
 def test_body_loads_from_a_one_file_checkpoint_and_the_head_stays_random(tmp_path):
     scope = 'MobilenetV1'
-    embedder = model.build_model('mobilenet_v1_1_224', 'direct', 128)
+    network = model.build_model('mobilenet_v1_1_224', 'direct', 128)
     arrays = {
         v.path: golden_recipe.draw(v.path, v.shape)
-        for v in embedder.variables
+        for v in network.variables
         if v.path.startswith(scope)
     }
     extra = {
@@ -136,13 +136,13 @@ def test_body_loads_from_a_one_file_checkpoint_and_the_head_stays_random(tmp_pat
         'mean_rgb': np.zeros(3, np.float32),
     }
     write_one_file_checkpoint(tmp_path / 'slim.ckpt', arrays | extra)
-    before = {v.path: v.numpy().copy() for v in embedder.variables}
+    before = {v.path: v.numpy().copy() for v in network.variables}
     weights = checkpoints.WeightsFile(str(tmp_path / 'slim.ckpt'))
-    report = checkpoints.load_body(embedder, weights, 'slim.ckpt')
+    report = checkpoints.load_body(network, weights, 'slim.ckpt')
     assert sorted(report.loaded) == sorted(arrays)
     assert report.random == ['emb/biases', 'emb/weights']
     assert report.unused == sorted(extra)
-    for variable in embedder.variables:
+    for variable in network.variables:
         expected = arrays.get(variable.path, before[variable.path])
         np.testing.assert_array_equal(variable, expected)
 
@@ -202,9 +202,9 @@ def test_checkpoint_that_cannot_be_written_is_reported(tmp_path):
         state.save(1)
 
 
-def root_response(embedder, images):
+def root_response(network, images):
     """Return the output of a model's first convolution."""
-    normalise, conv, *_ = embedder.layers[1].chained
+    normalise, conv, *_ = network.layers[1].chained
     return np.asarray(conv(normalise(images)))
 
 

@@ -80,14 +80,14 @@ def test_activations_are_what_the_backward_pass_reads(activation, is_nested):
     if is_nested:
         hidden = tf.keras.Model(images, hidden)(images)
     embs = tf.keras.layers.GlobalAveragePooling2D()(hidden)
-    embedder = tf.keras.Model(
+    network = tf.keras.Model(
         images, {'emb': tf.keras.ops.zeros_like(embs), 'emb_train': embs}
     )
     # Only the activation needs a value of the forward pass that is not the input: ReLU
     # its output, SiLU (whose gradient TensorFlow names otherwise) its input, both
     # 2 * 4 * 6 * 5 numbers of four bytes.
     num_bytes = 4 * 2 * 4 * 6 * 5
-    measured = diagnosis.measure_activations(embedder, 2, (4, 6))
+    measured = diagnosis.measure_activations(network, 2, (4, 6))
     assert measured == (num_bytes, num_bytes)
 
 
@@ -97,10 +97,10 @@ def test_activations_are_what_the_backward_pass_reads(activation, is_nested):
 def test_memory_advice_is_given_where_it_does_not_suffice(free, has_advice):
     images = tf.keras.Input((None, None, 3))
     embs = tf.keras.layers.GlobalAveragePooling2D()(images)
-    embedder = tf.keras.Model(images, {'emb': embs})
+    network = tf.keras.Model(images, {'emb': embs})
     optimizer = tf.keras.optimizers.Adam()
     optimizer.build([])
-    rows = rows_of(diagnosis.memory_table(embedder, optimizer, 2, (4, 4), free))
+    rows = rows_of(diagnosis.memory_table(network, optimizer, 2, (4, 4), free))
     assert ('advice' in rows) == has_advice
 
 

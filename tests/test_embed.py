@@ -152,9 +152,9 @@ def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
     for stored, is_same in (({'last_stride': 1}, True), ({}, False)):
         (tmp_path / 'args.json').write_text(json.dumps(training | stored))
         flags = embed.read_training_args(str(tmp_path))
-        embedder, _ = embed.restore_model(flags, prefix, 'float32')
+        network, _ = embed.restore_model(flags, prefix, 'float32')
         error = golden_recipe.error_in_rms(
-            embedder(images)['emb'], trained(images)['emb']
+            network(images)['emb'], trained(images)['emb']
         )
         assert (error < 1e-4) == is_same
 

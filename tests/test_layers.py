@@ -137,23 +137,23 @@ def test_folded_convolution_has_the_batch_norm_in_kernel_and_biases():
     ],
 )
 def test_folded_net_embeds_as_before(net, head, digits):
-    embedder = model.build_model(net, head, 8, digits)
+    network = model.build_model(net, head, 8, digits)
     rng = np.random.default_rng(0)
-    for layer in embedder._flatten_layers():
+    for layer in network._flatten_layers():
         if isinstance(layer, layers.BatchNorm):
             beta, mean = rng.normal(0, 0.5, (2, *layer.gamma.shape))
             gamma, variance = rng.uniform(0.5, 1.5, (2, *layer.gamma.shape))
             set_norm(layer, beta, gamma, mean, variance)
     images = np.float32(rng.uniform(0, 255, (2, 64, 32, 3)))
-    before = np.asarray(embedder(images)['emb'])
-    layers.fold(embedder)
+    before = np.asarray(network(images)['emb'])
+    layers.fold(network)
     is_folded = [
         layer.folded is not None
-        for layer in embedder._flatten_layers()
+        for layer in network._flatten_layers()
         if getattr(layer, 'batch_norm', None) is not None
     ]
     assert is_folded and all(is_folded)
-    after = np.asarray(embedder(images)['emb'])
+    after = np.asarray(network(images)['emb'])
     # As far from each other as roundings in other places make them.
     tolerance = {'float32': 1e-4, 'bfloat16': 8 * 2**-8}[digits]
     assert golden_recipe.error_in_rms(after, before) < tolerance

@@ -24,12 +24,12 @@ import train
 
 @pytest.mark.parametrize('name', ['bfloat16', 'float16'])
 def test_products_are_half_and_embeddings_and_variables_float32(name):
-    embedder = model.build_model('small_stripes', 'fc1024', 8, name)
-    conv = embedder.layers[1].chained[1]
+    network = model.build_model('small_stripes', 'fc1024', 8, name)
+    conv = network.layers[1].chained[1]
     assert conv.compute_dtype == name
-    assert {variable.dtype for variable in embedder.variables} == {'float32'}
+    assert {variable.dtype for variable in network.variables} == {'float32'}
     images = tf.random.stateless_uniform((2, 32, 16, 3), [1, 2], 0, 255)
-    assert embedder(images)['emb'].dtype == tf.float32
+    assert network(images)['emb'].dtype == tf.float32
     assert tf.keras.config.dtype_policy().name == 'float32'  # As it was before.
 
 
@@ -45,14 +45,14 @@ def test_half_embeddings_are_as_near_as_their_digits(name, digits):
     ]
     embedders[1].set_weights(embedders[0].get_weights())
     images = tf.random.stateless_uniform((4, 64, 32, 3), [1, 2], 0, 255)
-    exact, rounded = (embedder(images)['emb'].numpy() for embedder in embedders)
+    exact, rounded = (network(images)['emb'].numpy() for network in embedders)
     error = np.abs(rounded - exact).max() / np.sqrt(np.mean(exact**2))
     assert 0 < error < digits
 
 
 def test_images_keep_their_low_bits_until_the_mean_colour_is_subtracted():
-    embedder = model.build_model('resnet_v1_50', 'direct', 8, 'bfloat16')
-    normalise = embedder.layers[1].chained[0]
+    network = model.build_model('resnet_v1_50', 'direct', 8, 'bfloat16')
+    normalise = network.layers[1].chained[0]
     # Near 123.68, bfloat16 has steps of a half: 123.75 - 123.68 would become 0.
     pixel = tf.constant([[[[123.75, 116.78, 103.94]]]])
     np.testing.assert_allclose(normalise(pixel)[0, 0, 0, 0], 0.07, atol=1e-4)
@@ -129,15 +129,15 @@ def test_run_is_embedded_in_every_precision(half, name):
 
 
 def make_scaled(initial_scale=None):
-    """Return (embedder, optimizer, train step) in float16, the scale being given."""
-    embedder = model.build_model('small_stripes', 'direct', 8, 'float16')
+    """Return (network, optimizer, train step) in float16, the scale being given."""
+    network = model.build_model('small_stripes', 'direct', 8, 'float16')
     optimizer = optimizers.build(
-        'sgd', embedder.trainable_variables, 1e-4, precision='float16'
+        'sgd', network.trainable_variables, 1e-4, precision='float16'
     )
     if initial_scale is not None:
         optimizer.dynamic_scale.assign(initial_scale)
     step = train.make_train_step(
-        embedder,
+        network,
         optimizer,
         'batch_hard',
         'sqeuclidean',
@@ -149,18 +149,18 @@ def make_scaled(initial_scale=None):
     images = tf.random.stateless_uniform((4, 32, 16, 3), [1, 2], 0, 255)
     pids = tf.constant([0, 0, 1, 1])
     return (
-        embedder,
+        network,
         optimizer,
         lambda number: step(images, pids, 1.0, tf.constant(number, tf.int64)),
     )
 
 
 def test_overflow_leaves_an_update_out_and_halves_the_scale():
-    embedder, optimizer, step = make_scaled(initial_scale=2.0**100)
-    before = [variable.numpy() for variable in embedder.trainable_variables]
+    network, optimizer, step = make_scaled(initial_scale=2.0**100)
+    before = [variable.numpy() for variable in network.trainable_variables]
     outcome = step(0)
     assert np.isfinite(outcome['losses']).all()  # The run has not diverged.
-    for variable, value in zip(embedder.trainable_variables, before, strict=True):
+    for variable, value in zip(network.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     assert float(outcome['loss_scale']) == 2.0**99
     assert int(optimizer.iterations) == 1  # An iteration all the same.
@@ -171,28 +171,28 @@ def test_scale_does_not_change_the_update():
     moves = []
     for scale in (2.0**6, 2.0**8):
         tf.keras.utils.set_random_seed(1)
-        embedder, _, step = make_scaled(scale)
-        before = embedder.trainable_variables[-1].numpy()
+        network, _, step = make_scaled(scale)
+        before = network.trainable_variables[-1].numpy()
         assert float(step(0)['loss_scale']) == scale
-        moves.append(embedder.trainable_variables[-1].numpy() - before)
+        moves.append(network.trainable_variables[-1].numpy() - before)
     assert np.abs(moves[0]).max() > 0
     error = np.abs(moves[1] - moves[0]).max()
     assert error < 2**-10 * np.abs(moves[0]).max()  # A digit of float16.
 
 
 def test_scale_is_in_the_checkpoint_under_names_that_tell():
-    embedder, optimizer, _ = make_scaled()
-    state = checkpoints.TrainingState(embedder, optimizer, 'nowhere')
+    network, optimizer, _ = make_scaled()
+    state = checkpoints.TrainingState(network, optimizer, 'nowhere')
     assert float(state.variables['loss_scale'].numpy()) == 2**15
     assert int(state.variables['loss_scale_steps'].numpy()) == 0
-    plain = optimizers.build('sgd', embedder.trainable_variables, 1e-4)
-    names = set(checkpoints.TrainingState(embedder, plain, 'nowhere').variables)
+    plain = optimizers.build('sgd', network.trainable_variables, 1e-4)
+    names = set(checkpoints.TrainingState(network, plain, 'nowhere').variables)
     assert set(state.variables) - names == {'loss_scale', 'loss_scale_steps'}
 
 
 def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
-    embedder, optimizer, _ = make_scaled()
-    state = checkpoints.TrainingState(embedder, optimizer, str(tmp_path))
+    network, optimizer, _ = make_scaled()
+    state = checkpoints.TrainingState(network, optimizer, str(tmp_path))
     state.save(0)
     sound = {'losses': tf.ones(4)}
     divergence.check_outcome({**sound, 'loss_scale': 2.0**-10}, 3, state)

@@ -344,8 +344,8 @@ def test_same_seed_same_run_and_another_seed_another(data, finished, tmp_path):
 def test_layers_of_one_shape_start_with_different_weights(monkeypatch):
     # Both pointwise convolutions after the first map 8 to 8 channels.
     monkeypatch.setattr(nets._mobilenet, 'SEPARABLE', ((8, 1),) * 3)
-    embedder = model.build_model('mobilenet_v1_1_224', 'direct', 8)
-    variables = {v.path: v.numpy() for v in embedder.variables}
+    network = model.build_model('mobilenet_v1_1_224', 'direct', 8)
+    variables = {v.path: v.numpy() for v in network.variables}
     a, b = (variables[f'MobilenetV1/Conv2d_{i}_pointwise/weights'] for i in (2, 3))
     assert a.shape == b.shape
     assert not np.array_equal(a, b)

@@ -26,17 +26,17 @@ NUM_COMPARABLE_STEPS = {'as_train_py_lr3e-4': 1, 'mobilenet_lr3e-4': 1}
 
 def start(config, directory):
     """Return (model, train step, state) as the original's run began."""
-    embedder = model.build_model(config['net'], config['head'], config['embedding_dim'])
-    optimizer = optimizers.build('adam', embedder.trainable_variables, config['lr'])
-    state = checkpoints.TrainingState(embedder, optimizer, str(directory))
-    golden_recipe.fill(embedder.variables)
+    network = model.build_model(config['net'], config['head'], config['embedding_dim'])
+    optimizer = optimizers.build('adam', network.trainable_variables, config['lr'])
+    state = checkpoints.TrainingState(network, optimizer, str(directory))
+    golden_recipe.fill(network.variables)
     if config.get('start') == 'resume':
         for name, variable in state.variables.items():
             if name.endswith(('/Adam', '/Adam_1')):
                 variable.assign(golden_recipe.draw(name, variable.shape))
         state.variables['global_step'].assign(config['start_step'])
     step = train.make_train_step(
-        embedder,
+        network,
         optimizer,
         'batch_hard',
         config['metric'],
@@ -45,7 +45,7 @@ def start(config, directory):
         seed=0,
         replicas=distribution.OneReplica(),
     )
-    return embedder, step, state
+    return network, step, state
 
 
 @pytest.mark.parametrize('run', RUNS, ids=lambda run: run['config']['name'])
@@ -122,16 +122,16 @@ def check_state(state, expected, moment):
 def test_gradients_equal_the_original(name, tmp_path):
     run = next(run for run in RUNS if run['config']['name'] == name)
     config = run['config']
-    embedder, _, _ = start(config, tmp_path)
+    network, _, _ = start(config, tmp_path)
     images = golden_recipe.blocky_images(config['seed0'], config)
     pids = np.repeat(np.arange(config['P']), config['K'])
     with tf.GradientTape() as tape:
-        embs = embedder(images, training=True)['emb']
+        embs = network(images, training=True)['emb']
         dists = train.loss.cdist(embs, embs, config['metric'])
         mean = tf.reduce_mean(train.loss.batch_hard(dists, pids, config['margin']))
-    gradients = tape.gradient(mean, embedder.trainable_variables)
+    gradients = tape.gradient(mean, network.trainable_variables)
     errors = []
-    for variable, gradient in zip(embedder.trainable_variables, gradients, strict=True):
+    for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
         _, l2_norm = run['grad_step0'][variable.path]
         if variable.path == 'emb/biases':
             continue  # Zero but for rounding where embeddings are not normalised.

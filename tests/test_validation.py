@@ -162,10 +162,10 @@ def test_run_of_an_older_version_is_validated_once_it_is_asked_for(data, tmp_pat
 def state(tmp_path):
     """Return a TrainingState of one weight, in tmp_path."""
     images = tf.keras.Input((1,))
-    embedder = tf.keras.Model(images, tf.keras.layers.Dense(1, name='fc')(images))
+    network = tf.keras.Model(images, tf.keras.layers.Dense(1, name='fc')(images))
     optimizer = tf.keras.optimizers.Adam()
-    optimizer.build(embedder.trainable_variables)
-    return checkpoints.TrainingState(embedder, optimizer, str(tmp_path))
+    optimizer.build(network.trainable_variables)
+    return checkpoints.TrainingState(network, optimizer, str(tmp_path))
 
 
 def test_interrupted_replacement_is_finished_later(state, tmp_path, monkeypatch):
