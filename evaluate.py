@@ -28,11 +28,7 @@ import numpy as np
 
 import common
 import embeddings
-import pooling
-import ranking
-import rerank
-import single_shot
-import verification
+from evaluation import flags, pooling, ranking, rerank, single_shot, thresholds
 
 NO_MATCH_RULES = {
     'original': 'left out of mAP, failures in the CMC',
@@ -49,7 +45,7 @@ FEW_PAIRS = 10
 def build_parser():
     """Return the argument parser."""
     parser = common.new_parser(__doc__)
-    embeddings.add_flags(parser)
+    flags.add_flags(parser)
     data = parser.add_argument_group('data')
     data.add_argument(
         '--csv_header',
@@ -210,9 +206,9 @@ def main(argv=None):
             'CMC_std': cmcs.std(axis=0).tolist(),
         }
     if args.thresholds:
-        thresholds = compute_thresholds(*verification.count_pairs(*task))
-        print('\n'.join(format_thresholds(thresholds)))
-        scores |= thresholds
+        of_pairs = compute_thresholds(*thresholds.count_pairs(*task))
+        print('\n'.join(format_thresholds(of_pairs)))
+        scores |= of_pairs
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)
@@ -379,22 +375,22 @@ def compute_thresholds(same, different):
     """Return what --thresholds adds to the JSON file.
 
     Args:
-        same, different: histograms of verification.count_pairs.
+        same, different: histograms of thresholds.count_pairs.
     """
-    roc = verification.compute_roc(same, different)
-    equal_error_rate, threshold = verification.equal_error(roc)
+    roc = thresholds.compute_roc(same, different)
+    equal_error_rate, threshold = thresholds.equal_error(roc)
     chosen = {'equal error rate': threshold} | {
-        f'FPR at most {rate:g}': verification.at_false_positive_rate(roc, rate)
+        f'FPR at most {rate:g}': thresholds.at_false_positive_rate(roc, rate)
         for rate in FALSE_POSITIVE_RATES
     }
-    edges, even_same, even_different = verification.to_even_bins(same, different)
+    edges, even_same, even_different = thresholds.to_even_bins(same, different)
     return {
         'num_same_pairs': roc.num_same,
         'num_different_pairs': roc.num_different,
-        'roc_auc': verification.area_under(roc),
+        'roc_auc': thresholds.area_under(roc),
         'equal_error_rate': equal_error_rate,
         'thresholds': [
-            {'rule': rule} | verification.describe_threshold(roc, distance)
+            {'rule': rule} | thresholds.describe_threshold(roc, distance)
             for rule, distance in chosen.items()
         ],
         'roc': {
@@ -410,17 +406,17 @@ def compute_thresholds(same, different):
     }
 
 
-def format_thresholds(thresholds):
+def format_thresholds(of_pairs):
     """Return the lines that --thresholds prints."""
     lines = [
-        f'pairs: {thresholds["num_same_pairs"]} same, '
-        f'{thresholds["num_different_pairs"]} different | '
-        f'ROC AUC: {thresholds["roc_auc"]:.2%} | '
-        f'equal error rate: {thresholds["equal_error_rate"]:.2%}',
+        f'pairs: {of_pairs["num_same_pairs"]} same, '
+        f'{of_pairs["num_different_pairs"]} different | '
+        f'ROC AUC: {of_pairs["roc_auc"]:.2%} | '
+        f'equal error rate: {of_pairs["equal_error_rate"]:.2%}',
         f'{"accept up to":>12}  {"TPR":>7}  {"FPR":>8}  {"same accepted":>13}  '
         f'{"different accepted":>18}  rule',
     ]
-    for row in thresholds['thresholds']:
+    for row in of_pairs['thresholds']:
         distance = f'{row["threshold"]:.6g}' if row['threshold'] >= 0 else 'nothing'
         few = ' (few pairs)' if row['num_different_accepted'] < FEW_PAIRS else ''
         lines.append(

@@ -81,8 +81,8 @@ class BatchNorm(keras.layers.Layer):
 
     Keras 3 has an unfused one, slower by a quarter in a ResNet-50 step on a CPU.
 
-    On several devices (distribution.py) each takes the statistics of its own images,
-    unless `is_synchronised` is set, see synchronise_batch_norm.
+    On several devices (training/devices.py) each takes the statistics of its own
+    images, unless `is_synchronised` is set, see synchronise_batch_norm.
 
     Args:
         decay: weight of the old moving average in an update.

@@ -8,7 +8,7 @@ import typing
 
 import numpy as np
 
-import ranking
+from evaluation import ranking
 
 # Queries whose distances to the whole gallery are in memory at once.
 BLOCK_SIZE = 16

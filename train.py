@@ -21,11 +21,9 @@ import time
 import typing
 
 import common
-import distribution
 import loss
-import optimizers
-import training_args
 from precision import is_native
+from training import devices, flags, optimizers
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 np = common.lazy_import('numpy')
@@ -33,18 +31,18 @@ pd = common.lazy_import('pandas')
 tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
-diagnosis = common.lazy_import('diagnosis')
-divergence = common.lazy_import('divergence')
-image_cache = common.lazy_import('image_cache')
+diagnosis = common.lazy_import('training.diagnosis')
+divergence = common.lazy_import('training.divergence')
+image_cache = common.lazy_import('training.image_cache')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
-monitoring = common.lazy_import('monitoring')
-validation = common.lazy_import('validation')
+journal = common.lazy_import('training.journal')
+validation = common.lazy_import('training.validation')
 
 
 def build_parser():
     """Return the parser of train.py's flags."""
-    return training_args.build_parser(__doc__)
+    return flags.build_parser(__doc__)
 
 
 class Data(typing.NamedTuple):
@@ -71,7 +69,7 @@ def load_train_sets(train_sets, image_roots):
     '2:0001' is another person than '1:0001'.
     """
     tables, paths = [], []
-    pairs = training_args.pair_roots(train_sets, image_roots)
+    pairs = flags.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
         pids, fids = common.load_dataset(train_set, image_root)
         paths += common.join_paths(image_root, fids)
@@ -246,9 +244,9 @@ def train(schedule, next_batch, train_step, validate, journal, state, replicas):
         train_step: see make_train_step.
         validate: function of the updates made, called after each; not when someone
             asks for a stop.
-        journal: monitoring.Journal.
+        journal: journal.Journal.
         state: checkpoints.TrainingState.
-        replicas: of distribution.connect.
+        replicas: of devices.connect.
 
     Raises:
         ValueError: the loss or a weight is no longer finite, or an image cannot be
@@ -302,7 +300,7 @@ def describe_run(args, pids, network, optimizer, weights, replicas):
         pids: object array [N] of str.
         network, optimizer: of build_state.
         weights: what was loaded, as a text.
-        replicas: of distribution.connect.
+        replicas: of devices.connect.
     """
     batch_size = args.batch_p * args.batch_k
     return [
@@ -391,19 +389,19 @@ def dry_run(next_batch, steps, logger):
 
 
 def open_journal(args, logger, data, steps, watches, replicas):
-    """Return the monitoring.Journal of a run; one process writes it."""
+    """Return the journal.Journal of a run; one process writes it."""
     if not replicas.is_chief:
-        return monitoring.SilentJournal()
+        return journal.SilentJournal()
     detailed_logs = None
     if args.detailed_logs:
-        detailed_logs = monitoring.DetailedLogs(
+        detailed_logs = journal.DetailedLogs(
             args.experiment_root,
             args.train_iterations,
             args.batch_p * args.batch_k,
             args.embedding_dim,
             data.fids,
         )
-    return monitoring.Journal(
+    return journal.Journal(
         logger,
         args.experiment_root,
         steps.start,
@@ -412,7 +410,7 @@ def open_journal(args, logger, data, steps, watches, replicas):
         args.histogram_frequency,
         detailed_logs,
         watches,
-        monitoring.Pictures(args.image_frequency, data.pids, args.batch_k),
+        journal.Pictures(args.image_frequency, data.pids, args.batch_k),
     )
 
 
@@ -426,7 +424,7 @@ def read_held_out(args, replicas):
     if args.val_set is None or not replicas.is_chief:
         return None
     excluder = importlib.import_module(f'excluders.{args.val_excluder}').Excluder
-    image_root = args.val_image_root or training_args.as_list(args.image_root)[0]
+    image_root = args.val_image_root or flags.as_list(args.image_root)[0]
     return validation.HeldOut(args.val_set, args.val_query, excluder, image_root)
 
 
@@ -489,13 +487,13 @@ def conclude(logger, done, last_step, experiment_root):
 
 
 def main(argv=None):
-    args, notes = training_args.parse_args(build_parser(), argv)
+    args, notes = flags.parse_args(build_parser(), argv)
     data = load_train_sets(
-        training_args.as_list(args.train_set), training_args.as_list(args.image_root)
+        flags.as_list(args.train_set), flags.as_list(args.image_root)
     )
-    distribution.prepare(args.distribute)
+    devices.prepare(args.distribute)
     common.start_tensorflow()
-    with distribution.connect(args.distribute) as replicas:
+    with devices.connect(args.distribute) as replicas:
         run(args, notes, data, replicas)
 
 
@@ -504,7 +502,7 @@ def run(args, notes, data, replicas):
     replicas.check_batch_size(args.batch_p * args.batch_k)
     args.seed = replicas.exchange(args.seed)[0]  # The chief's.
     replicas.check_same(
-        lambda: training_args.flags_to_share(args, data.pids, data.fids),
+        lambda: flags.flags_to_share(args, data.pids, data.fids),
         'start all workers with the same flags and data',
     )
     held_out = read_held_out(args, replicas)

@@ -34,11 +34,11 @@ import embeddings
 import excluders
 import projector
 import ranked_queries
-import ranking
 import ranking_figure
 import ranking_page
 import score_curves
 import thumbnails
+from evaluation import flags, ranking
 
 # A page is scrolled and filtered, a picture is seen at a glance.
 NUM_QUERIES = {'.html': 100, '.png': 8}
@@ -80,7 +80,7 @@ def main(argv=None):
 def build_parser():
     """Return the argument parser of the rankings."""
     parser = common.new_parser(__doc__)
-    embeddings.add_flags(parser)
+    flags.add_flags(parser)
     output = parser.add_argument_group('picture')
     add_data_flags(output)
     output.add_argument(

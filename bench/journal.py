@@ -27,8 +27,8 @@ common.start_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 import loss  # noqa: E402
-import monitoring  # noqa: E402
 import train  # noqa: E402
+from training import journal  # noqa: E402
 
 
 def build_parser():
@@ -67,13 +67,13 @@ def measure(outcome, pids, histogram_frequency, repeats):
     rows, times = np.arange(len(pids)), []
     with (
         tempfile.TemporaryDirectory() as directory,
-        monitoring.Journal(
+        journal.Journal(
             logger, directory, 0, repeats, 3, histogram_frequency
-        ) as journal,
+        ) as written,
     ):
         for step in range(1, repeats + 1):
             start = time.perf_counter()
-            journal.write(step, rows, pids, 3e-4, outcome, secs_input=0.0)
+            written.write(step, rows, pids, 3e-4, outcome, secs_input=0.0)
             times.append(1000 * (time.perf_counter() - start))
     return times[5:]  # The first few build what TensorFlow builds once.
 

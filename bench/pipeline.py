@@ -77,7 +77,7 @@ def make_data(directory):
 def our_batches(args, pids, paths, threads, is_cached=False):
     """Return an iterator of batches of train.py's pipeline."""
     import batches
-    import image_cache
+    from training import image_cache
 
     augmentation = batches.Augmentation(
         (args.height, args.width), pre_crop_size(args), flips=True, crops=True

@@ -13,8 +13,8 @@ import sys
 import pytest
 
 import common
-import distribution
 import train
+from training import devices
 
 
 def freeze_batch_norm(monkeypatch):
@@ -39,13 +39,13 @@ def make_devices(number):
 
 def main():
     number, *words = sys.argv[1:]
-    distribution.prepare('multi_worker' if 'multi_worker' in words else 'mirrored')
+    devices.prepare('multi_worker' if 'multi_worker' in words else 'mirrored')
     common.start_tensorflow()
     import tiny_run  # And with it TensorFlow, whose chatter is over now.
 
     make_devices(int(number))
     # TensorFlow mixes up the exchanges of two strategies in one process.
-    distribution.connect = functools.cache(distribution.connect)
+    devices.connect = functools.cache(devices.connect)
     for is_flag, argv in itertools.groupby(words, lambda word: word != '--then'):
         with pytest.MonkeyPatch.context() as monkeypatch:
             tiny_run.shrink_net(monkeypatch)

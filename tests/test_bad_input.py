@@ -18,8 +18,8 @@ import tensorflow as tf
 import common
 import embed
 import evaluate
-import monitoring
 import tiny_run
+from training import journal
 
 JPEG_HEADER = b'\xff\xd8\xff\xe0'
 
@@ -141,7 +141,7 @@ def test_unreadable_image_is_named_whenever_it_is_reached(
         if content is not None:
             (data / '3_2.png').write_bytes(content)
 
-    write = monitoring.Journal.write
+    write = journal.Journal.write
 
     def write_and_spoil(self, step, *rest):
         write(self, step, *rest)
@@ -150,7 +150,7 @@ def test_unreadable_image_is_named_whenever_it_is_reached(
 
     flags = ['--batch_p', '4', '--batch_k', '3', '--train_iterations', '99']
     if is_reached_late:
-        monkeypatch.setattr(monitoring.Journal, 'write', write_and_spoil)
+        monkeypatch.setattr(journal.Journal, 'write', write_and_spoil)
     else:
         spoil()
     with pytest.raises(ValueError, match=r'3_2\.png is not a readable') as error:
@@ -276,14 +276,14 @@ def test_experiment_root_below_a_file_is_refused(data):
 
 
 def test_full_disk_at_a_checkpoint_leaves_the_last_one(monkeypatch, data, small_disk):
-    write = monitoring.Journal.write
+    write = journal.Journal.write
 
     def write_and_fill(self, step, *rest):
         write(self, step, *rest)
         if step == 2:
             small_disk(8000)  # Bytes; a checkpoint has 27 thousand.
 
-    monkeypatch.setattr(monitoring.Journal, 'write', write_and_fill)
+    monkeypatch.setattr(journal.Journal, 'write', write_and_fill)
     flags = ['--train_iterations', '9', '--checkpoint_frequency', '1']
     with pytest.raises(OSError, match='cannot write checkpoint-2 to .*unharmed'):
         tiny_run.start(data, data / 'new', *flags, '--histogram_frequency', '0')
@@ -303,7 +303,7 @@ def test_full_disk_at_tensorboards_events_is_reported(monkeypatch, data):
         )
 
     # When TensorFlow notices depends on its buffers; so it is told.
-    monkeypatch.setattr(monitoring, 'write_scalars', write_scalars)
+    monkeypatch.setattr(journal, 'write_scalars', write_scalars)
     with pytest.raises(OSError) as error:
         tiny_run.start(data, data / 'new')
     assert str(error.value) == (

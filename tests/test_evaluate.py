@@ -9,7 +9,7 @@ import pytest
 
 import evaluate
 import golden_evaluation
-import ranking
+from evaluation import ranking
 
 ROOT = pathlib.Path(__file__).parents[1]
 CASES = golden_evaluation.CASES

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import golden_recipe
 import loss
-import ranking
+from evaluation import ranking
 
 INDEX = golden_recipe.load_json('loss_index.json')
 MARGINS = {'soft': 'soft', 'none': 'none', '0.2': 0.2, '1.0': 1.0}

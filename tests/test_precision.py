@@ -9,17 +9,15 @@ import tensorflow as tf
 
 import checkpoints
 import demo_data
-import distribution
-import divergence
 import embed
 import evaluate
 import layers
 import make_csv
 import model
-import optimizers
 import precision
 import tiny_run
 import train
+from training import devices, divergence, optimizers
 
 
 @pytest.mark.parametrize('name', ['bfloat16', 'float16'])
@@ -144,7 +142,7 @@ def make_scaled(initial_scale=None):
         'soft',
         k=1,
         seed=0,
-        replicas=distribution.OneReplica(),
+        replicas=devices.OneReplica(),
     )
     images = tf.random.stateless_uniform((4, 32, 16, 3), [1, 2], 0, 255)
     pids = tf.constant([0, 0, 1, 1])

@@ -3,7 +3,7 @@ import pytest
 
 import embeddings
 import ranked_queries
-import ranking
+from evaluation import ranking
 from excluders import market1501
 
 

@@ -12,12 +12,10 @@ import tensorflow as tf
 
 import checkpoints
 import model
-import monitoring
 import nets._mobilenet
-import optimizers
 import tiny_run
 import train
-import training_args
+from training import flags, journal, optimizers
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
@@ -117,12 +115,12 @@ def refuse(capsys, argv):
     'text, value', [('soft', 'soft'), ('none', 'none'), ('0.2', 0.2), ('1', 1.0)]
 )
 def test_margin_is_a_word_or_a_number(text, value):
-    assert training_args.margin(text) == value
+    assert flags.margin(text) == value
 
 
 def parse(argv):
     """Return (args, notes) of a command line."""
-    return training_args.parse_args(train.build_parser(), argv)
+    return flags.parse_args(train.build_parser(), argv)
 
 
 def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
@@ -843,7 +841,7 @@ def test_data_sets_without_a_root_of_their_own_are_refused(
 def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
     monkeypatch, data, finished, tmp_path, number
 ):
-    write = monitoring.Journal.write
+    write = journal.Journal.write
 
     def write_and_interrupt(self, step, *rest):
         write(self, step, *rest)
@@ -851,7 +849,7 @@ def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
             signal.raise_signal(number)
 
     before = signal.getsignal(number)
-    monkeypatch.setattr(monitoring.Journal, 'write', write_and_interrupt)
+    monkeypatch.setattr(journal.Journal, 'write', write_and_interrupt)
     root = tmp_path / 'an experiment'
     tiny_run.start(data, root, '--checkpoint_frequency', '0')
     assert signal.getsignal(number) == before

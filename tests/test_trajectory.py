@@ -5,11 +5,10 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
-import distribution
 import golden_recipe
 import model
-import optimizers
 import train
+from training import devices, optimizers
 
 RUNS = golden_recipe.load_json('trajectory.json')
 
@@ -43,7 +42,7 @@ def start(config, directory):
         config['margin'],
         k=1,
         seed=0,
-        replicas=distribution.OneReplica(),
+        replicas=devices.OneReplica(),
     )
     return network, step, state
 

@@ -94,7 +94,10 @@ def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
 
 
 def test_page_and_picture_can_be_written_at_once(flags, tmp_path, capsys):
-    page, picture = tmp_path / 'ranking.html', tmp_path / 'ranking.PNG'
+    page, picture = (
+        tmp_path / 'ranking.html',
+        tmp_path / 'ranking.PNG',
+    )
     visualize.main([*flags, '--filename', str(page), str(picture), '--top_k=2'])
     assert capsys.readouterr().out == (
         f'{page}: 2 of 3 queries\n{picture}: 2 of 3 queries\n'

@@ -3,7 +3,7 @@
 import numpy as np
 
 import checkpoints
-import optimizers
+from training import optimizers
 
 
 def check_outcome(outcome, step, state):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import diagnosis
 import tiny_run
 import train
+from training import diagnosis
 
 LN2 = math.log(2)
 

@@ -26,7 +26,7 @@ Encoding", arXiv:1701.08398, sections 3.2 to 3.5. Where the authors' code
 
 import numpy as np
 
-import ranking
+from evaluation import ranking
 
 
 class RerankedDistances:

@@ -3,8 +3,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-import ranking
-import rerank
+from evaluation import ranking, rerank
 
 
 def rerank_by_definition(embs, num_queries, k1, k2, weight, metric):

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-import ranking
-import single_shot
+from evaluation import ranking, single_shot
 
 
 def run(positions, query_pids, gallery_pids, mask, num_galleries=50, seed=0):

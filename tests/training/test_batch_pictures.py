@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-import batch_pictures
 import tiny_run
-from batch_pictures import CAPTION_HEIGHT, GAP
+from training import batch_pictures
+from training.batch_pictures import CAPTION_HEIGHT, GAP
 
 
 def test_hardest_pairs_are_found_and_the_worst_anchor_comes_first():

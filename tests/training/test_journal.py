@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import monitoring
+from training import journal
 
 
 def make_outcome(embs):
@@ -23,7 +23,7 @@ def make_outcome(embs):
 
 
 def test_log_line_has_number_losses_precision_eta_and_speed():
-    line = monitoring.format_iteration(
+    line = journal.format_iteration(
         12, make_outcome(np.ones((4, 1))), k=3, secs_per_iter=0.5, iterations_left=7322
     )
     assert line == (
@@ -35,8 +35,8 @@ def test_log_line_has_number_losses_precision_eta_and_speed():
 def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch):
     # The first takes 30 s to build the graph, then 1 s each, at last one of 3 s.
     ends = iter([100.0, 130.0, 131.0, 132.0, 135.0])
-    monkeypatch.setattr(monitoring.time, 'perf_counter', lambda: next(ends))
-    speed = monitoring.Speed()
+    monkeypatch.setattr(journal.time, 'perf_counter', lambda: next(ends))
+    speed = journal.Speed()
     assert speed.tick() == 30
     assert speed.secs_per_iter == 30
     assert [speed.tick(), speed.tick(), speed.tick()] == [1, 1, 3]
@@ -46,10 +46,10 @@ def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch)
 def test_detailed_logs_hold_every_iteration_and_go_on_when_resumed(tmp_path):
     fids = np.array(['a.jpg', 'ü.jpg', 'c.jpg'], dtype=object)
     rows = np.array([0, 1, 2, 1])
-    first = monitoring.DetailedLogs(str(tmp_path), 3, 4, 2, fids)
+    first = journal.DetailedLogs(str(tmp_path), 3, 4, 2, fids)
     first.write(1, rows, make_outcome(np.full((4, 2), 7)))
     first.close()
-    resumed = monitoring.DetailedLogs(str(tmp_path), 5, 4, 2, fids)
+    resumed = journal.DetailedLogs(str(tmp_path), 5, 4, 2, fids)
     resumed.write(5, rows[::-1], make_outcome(np.full((4, 2), 9)))
     resumed.close()
     arrays = {}
@@ -68,6 +68,6 @@ def test_detailed_logs_hold_every_iteration_and_go_on_when_resumed(tmp_path):
 
 def test_detailed_logs_of_another_shape_are_not_overwritten(tmp_path):
     fids = np.array(['a.jpg'], dtype=object)
-    monitoring.DetailedLogs(str(tmp_path), 3, 4, 2, fids).close()
+    journal.DetailedLogs(str(tmp_path), 3, 4, 2, fids).close()
     with pytest.raises(ValueError, match=r'embeddings holds rows <f4 \[4, 2\], this'):
-        monitoring.DetailedLogs(str(tmp_path), 3, 8, 2, fids)
+        journal.DetailedLogs(str(tmp_path), 3, 8, 2, fids)

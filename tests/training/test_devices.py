@@ -17,10 +17,9 @@ import pytest
 import checkpoints
 import common
 import distributed_run
-import distribution
 import tiny_run
 import train
-import training_args
+from training import devices, flags
 
 # Four steps; the fourth learning rate of a run of four has begun to decay.
 FLAGS = (
@@ -238,7 +237,7 @@ def test_one_device_is_told_that_nothing_changes(data, single, tmp_path):
 
 
 def test_batch_that_cannot_be_split_evenly_is_refused():
-    replicas = distribution.OneReplica()
+    replicas = devices.OneReplica()
     replicas.num_replicas = 3
     replicas.check_batch_size(6)
     with pytest.raises(
@@ -258,7 +257,7 @@ def test_float16_is_refused_on_several_devices(capsys, data, tmp_path):
 
 def test_processes_read_consecutive_parts_of_a_batch():
     parts = [
-        distribution.Replicas.part(
+        devices.Replicas.part(
             types.SimpleNamespace(num_replicas=4, num_local=2, first_local=first), 12
         )
         for first in (0, 2)
@@ -325,7 +324,7 @@ def test_loss_of_a_worker_ends_the_other_and_spares_the_checkpoints(
 
 
 def test_worker_with_other_flags_is_named():
-    cluster = distribution.Cluster(['a:1', 'b:2'], 0)
+    cluster = devices.Cluster(['a:1', 'b:2'], 0)
     others = {'--batch_k': 4, '--batch_p': 10}
     workers = types.SimpleNamespace(
         cluster=cluster, exchange=lambda values: [values, others]
@@ -333,7 +332,7 @@ def test_worker_with_other_flags_is_named():
     with pytest.raises(
         ValueError, match='^--batch_p is 18 on worker 0 and 10 on worker 1; use the sam'
     ):
-        distribution.Workers.check_same(
+        devices.Workers.check_same(
             workers, lambda: {'--batch_k': 4, '--batch_p': 18}, 'use the same'
         )
 
@@ -342,13 +341,13 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
     shared = []
     for directory in (data, shutil.copytree(data, tmp_path / 'copy')):
         argv = tiny_run.flags(directory, tmp_path / 'exp')
-        args, _ = training_args.parse_args(train.build_parser(), argv)
+        args, _ = flags.parse_args(train.build_parser(), argv)
         pids, fids = common.load_dataset(directory / 'train.csv')
-        shared.append(training_args.flags_to_share(args, pids, fids))
+        shared.append(flags.flags_to_share(args, pids, fids))
     assert shared[0] == shared[1]
     assert {'--seed', '--batch_p', '--train_set', '--resume'} <= set(shared[0])
     fids[0] = 'other.png'
-    assert training_args.flags_to_share(args, pids, fids) != shared[0]
+    assert flags.flags_to_share(args, pids, fids) != shared[0]
 
 
 # --- TF_CONFIG and ports -----------------------------------------------------------
@@ -356,10 +355,10 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
 
 def test_chief_and_workers_are_numbered_in_order():
     jobs = {'chief': ['a:1'], 'worker': ['b:2', 'c:3']}
-    cluster = distribution.read_cluster(describe_cluster(1, **jobs))
+    cluster = devices.read_cluster(describe_cluster(1, **jobs))
     assert cluster == (['a:1', 'b:2', 'c:3'], 2)
     assert not cluster.is_chief
-    assert distribution.read_cluster(describe_cluster(0, 'chief', **jobs)).is_chief
+    assert devices.read_cluster(describe_cluster(0, 'chief', **jobs)).is_chief
 
 
 @pytest.mark.parametrize(
@@ -395,9 +394,9 @@ def test_bad_tf_config_is_refused_with_an_example(
 def test_port_in_use_is_named():
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
-        cluster = distribution.Cluster([f'127.0.0.1:{port}'], 0)
+        cluster = devices.Cluster([f'127.0.0.1:{port}'], 0)
         with pytest.raises(OSError, match=f'cannot listen on port {port} .* choose an'):
-            distribution.check_port(cluster)
+            devices.check_port(cluster)
 
 
 def test_watchdog_tells_who_is_missing(capsys):
@@ -405,8 +404,8 @@ def test_watchdog_tells_who_is_missing(capsys):
         (free,) = free_ports(1)
         own = '127.0.0.1:1'  # Not probed.
         there = f'127.0.0.1:{server.getsockname()[1]}'
-        cluster = distribution.Cluster([there, own, f'127.0.0.1:{free}'], 1)
-        watchdog = distribution.Watchdog(cluster)
+        cluster = devices.Cluster([there, own, f'127.0.0.1:{free}'], 1)
+        watchdog = devices.Watchdog(cluster)
         assert watchdog.find_missing() == [2]
         assert watchdog.find_first_gone() == 2
         watchdog.say_who_is_missing()
@@ -415,12 +414,12 @@ def test_watchdog_tells_who_is_missing(capsys):
 
 def test_watchdog_ends_a_process_whose_tensorflow_notices_nothing(monkeypatch):
     said = []
-    monkeypatch.setattr(distribution, 'SECS_BETWEEN_PROBES', 0.01)
-    monkeypatch.setattr(distribution, 'GRACE_SECS', 0.01)
-    cluster = distribution.Cluster([f'127.0.0.1:{port}' for port in free_ports(2)], 0)
-    watchdog = distribution.Watchdog(cluster)
+    monkeypatch.setattr(devices, 'SECS_BETWEEN_PROBES', 0.01)
+    monkeypatch.setattr(devices, 'GRACE_SECS', 0.01)
+    cluster = devices.Cluster([f'127.0.0.1:{port}' for port in free_ports(2)], 0)
+    watchdog = devices.Watchdog(cluster)
     monkeypatch.setattr(
-        distribution, 'leave', lambda message: (said.append(message), watchdog.stop())
+        devices, 'leave', lambda message: (said.append(message), watchdog.stop())
     )
     watchdog.watch()
     assert len(said) == 1 and said[0].startswith('worker 1 (127.0.0.1:')

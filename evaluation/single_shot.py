@@ -9,7 +9,7 @@ example of another camera than its own.
 
 import numpy as np
 
-import ranking
+from evaluation import ranking
 
 
 def single_shot_cmcs(

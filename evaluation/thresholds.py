@@ -15,7 +15,7 @@ import typing
 
 import numpy as np
 
-import ranking
+from evaluation import ranking
 
 # Of float32's 23 bits of mantissa, 11 tell bins apart; the sign is always +.
 DROPPED_BITS = 12

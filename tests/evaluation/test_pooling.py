@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-import pooling
+from evaluation import pooling
 
 EMBS = np.float32([[1, 5], [7, 7], [3, -1], [8, 0], [5, 2]])
 

@@ -6,13 +6,12 @@ import secrets
 import zlib
 
 import common
-import distribution
 import loss
-import optimizers
 from excluders import EXCLUDER_CHOICES
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import PRECISION_CHOICES
+from training import devices, optimizers
 
 # What --resume takes from the command line: it does not change the mathematics.
 FREE_ON_RESUME = (
@@ -353,7 +352,7 @@ def add_distribution_flags(parser):
     group.add_argument(
         '--distribute',
         default='none',
-        choices=distribution.DISTRIBUTE_CHOICES,
+        choices=devices.DISTRIBUTE_CHOICES,
         help='Devices that share each batch: the first one; `mirrored`: all GPUs of '
         'this machine; `multi_worker`: those of all processes that the environment '
         'variable TF_CONFIG names, see docs/distribution.md.',
@@ -503,14 +502,14 @@ def check_validation(parser, args):
 
 
 def read_cluster(parser, distribute):
-    """Return the distribution.Cluster of this process, or None if it is alone.
+    """Return the devices.Cluster of this process, or None if it is alone.
 
     Leaves with an error if TF_CONFIG describes none.
     """
     if distribute != 'multi_worker':
         return None
     try:
-        return distribution.read_cluster(os.environ.get('TF_CONFIG'))
+        return devices.read_cluster(os.environ.get('TF_CONFIG'))
     except ValueError as error:
         return parser.error(str(error))
 

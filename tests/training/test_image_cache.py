@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import batches
-import image_cache
 import images
 import tiny_run
+from training import image_cache
 
 AUGMENTATION = batches.Augmentation((8, 4), (10, 6), flips=True, crops=True)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import checkpoints
 import golden_recipe
-import optimizers
+from training import optimizers
 
 LEARNING_RATES = golden_recipe.load_json('learning_rate.json')
 

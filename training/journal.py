@@ -14,9 +14,9 @@ import tensorflow as tf
 import tqdm
 from tensorboard.plugins.image import metadata as image_metadata
 
-import batch_pictures
 import common
 import loss
+from training import batch_pictures
 
 # Iterations over which the time of one is averaged: long enough that a slow disk
 # access does not move the ETA, short enough to follow a change.

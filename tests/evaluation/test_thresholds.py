@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-import ranking
-import verification
+from evaluation import ranking, thresholds
 
 
 class FixedDistances:
@@ -23,7 +22,7 @@ class FixedDistances:
 
 def count(matrix, query_pids, gallery_pids, mask=None):
     mask = np.zeros(np.shape(matrix), bool) if mask is None else np.array(mask, bool)
-    return verification.count_pairs(
+    return thresholds.count_pairs(
         FixedDistances(matrix),
         np.array(query_pids, object),
         np.array(gallery_pids, object),
@@ -41,17 +40,17 @@ def test_pairs_are_counted_once_and_ignored_ones_not_at_all():
     assert same.sum() == 2  # a-a at 1 and b-b at 2; a-a at 4 is ignored.
     assert different.sum() == 9 - 2
     bins = np.flatnonzero(same)
-    np.testing.assert_allclose(verification.bin_ends(bins), [1, 2], rtol=5e-4)
+    np.testing.assert_allclose(thresholds.bin_ends(bins), [1, 2], rtol=5e-4)
     assert np.flatnonzero(different)[0] == 0  # b-a at 0.
 
 
 def test_a_bin_is_narrow_and_ends_before_the_next_number():
     for value in np.float32([0, 1e-30, 0.7, 1, 3.3, 1e30]):
-        bins = np.array([value]).view(np.int32) >> verification.DROPPED_BITS
-        (end,) = verification.bin_ends(bins)
+        bins = np.array([value]).view(np.int32) >> thresholds.DROPPED_BITS
+        (end,) = thresholds.bin_ends(bins)
         assert value <= end <= value * (1 + 5e-4) + 1e-40
         after = np.nextafter(np.float32(end), np.float32(np.inf))
-        assert after.view(np.int32) >> verification.DROPPED_BITS == bins[0] + 1
+        assert after.view(np.int32) >> thresholds.DROPPED_BITS == bins[0] + 1
 
 
 def test_roc_by_hand():
@@ -59,33 +58,33 @@ def test_roc_by_hand():
     same, different = count(
         [[1, 2, 3, 4, 2.5, 5, 6, 7, 8]], ['a'], ['a'] * 4 + ['b'] * 5
     )
-    roc = verification.compute_roc(same, different)
+    roc = thresholds.compute_roc(same, different)
     assert (roc.num_same, roc.num_different) == (4, 5)
     assert (roc.fpr[0], roc.tpr[0], roc.thresholds[0]) == (0, 0, -1)
     # Of 20 pairs of pairs, two are the wrong way round: 3 and 4 against 2.5.
-    assert verification.area_under(roc) == pytest.approx(18 / 20)
+    assert thresholds.area_under(roc) == pytest.approx(18 / 20)
     for rate, tpr, threshold in [(0, 0.5, 2), (0.19, 0.5, 2), (0.2, 1, 4), (1, 1, 8)]:
-        found = verification.at_false_positive_rate(roc, rate)
+        found = thresholds.at_false_positive_rate(roc, rate)
         assert found == pytest.approx(threshold, rel=5e-4)
-        about = verification.describe_threshold(roc, found)
+        about = thresholds.describe_threshold(roc, found)
         assert about['tpr'] == tpr
         assert about['num_same_accepted'] == 4 * tpr
         assert about['num_different_accepted'] == 5 * about['fpr']
     # FPR jumps to 1/5 while TPR is 1/2, and misses fall to 1/5 on the way to 4.
-    assert verification.equal_error(roc)[0] == pytest.approx(0.2)
-    assert verification.equal_error(roc)[1] == pytest.approx(4, rel=5e-4)
+    assert thresholds.equal_error(roc)[0] == pytest.approx(0.2)
+    assert thresholds.equal_error(roc)[1] == pytest.approx(4, rel=5e-4)
 
 
 def test_perfect_and_useless_distances():
     same, different = count([[1, 2, 3, 4]], ['a'], ['a', 'a', 'b', 'b'])
-    roc = verification.compute_roc(same, different)
-    assert verification.area_under(roc) == 1
-    assert verification.equal_error(roc) == (0, pytest.approx(2, rel=5e-4))
+    roc = thresholds.compute_roc(same, different)
+    assert thresholds.area_under(roc) == 1
+    assert thresholds.equal_error(roc) == (0, pytest.approx(2, rel=5e-4))
     same, different = count([[1, 1, 1, 1]], ['a'], ['a', 'a', 'b', 'b'])
-    roc = verification.compute_roc(same, different)
-    assert verification.area_under(roc) == 0.5
-    assert verification.equal_error(roc)[0] == 0.5
-    assert verification.at_false_positive_rate(roc, 0.1) == -1
+    roc = thresholds.compute_roc(same, different)
+    assert thresholds.area_under(roc) == 0.5
+    assert thresholds.equal_error(roc)[0] == 0.5
+    assert thresholds.at_false_positive_rate(roc, 0.1) == -1
 
 
 def test_thresholds_within_a_straight_stretch_of_the_curve_are_kept():
@@ -94,21 +93,19 @@ def test_thresholds_within_a_straight_stretch_of_the_curve_are_kept():
     same, different = count(
         [[1] * 9 + list(range(2, 12)) + [20]], ['a'], ['a'] * 9 + ['b'] * 10 + ['a']
     )
-    roc = verification.compute_roc(same, different)
-    rate, threshold = verification.equal_error(roc)
+    roc = thresholds.compute_roc(same, different)
+    rate, threshold = thresholds.equal_error(roc)
     assert rate == pytest.approx(0.1)
     assert threshold == pytest.approx(2, rel=5e-4)
-    assert (
-        verification.describe_threshold(roc, threshold)['num_different_accepted'] == 1
-    )
-    found = verification.at_false_positive_rate(roc, 0.3)
+    assert thresholds.describe_threshold(roc, threshold)['num_different_accepted'] == 1
+    found = thresholds.at_false_positive_rate(roc, 0.3)
     assert found == pytest.approx(4, rel=5e-4)
 
 
 def test_one_kind_of_pairs_is_not_enough():
     same, different = count([[1, 2]], ['a'], ['a', 'a'])
     with pytest.raises(ValueError, match='found 2 and 0'):
-        verification.compute_roc(same, different)
+        thresholds.compute_roc(same, different)
 
 
 @hypothesis.given(st.integers(0, 10**6))
@@ -122,20 +119,20 @@ def test_roc_is_that_of_the_pairs_themselves(seed):
     is_same = np.equal.outer(query_pids, gallery_pids)
     hypothesis.assume(is_same[~mask].any())
     same, different = count(matrix, query_pids, gallery_pids, mask)
-    roc = verification.compute_roc(same, different)
+    roc = thresholds.compute_roc(same, different)
     fpr, tpr, _ = sklearn.metrics.roc_curve(
         is_same[~mask], -matrix[~mask], drop_intermediate=False
     )
     np.testing.assert_allclose(roc.fpr, fpr)
     np.testing.assert_allclose(roc.tpr, tpr)
-    assert verification.area_under(roc) == pytest.approx(
+    assert thresholds.area_under(roc) == pytest.approx(
         sklearn.metrics.roc_auc_score(is_same[~mask], -matrix[~mask])
     )
 
 
 def test_even_bins_keep_every_pair():
     same, different = count([[0.5, 1.5, 2.5, 4]], ['a'], ['a', 'a', 'b', 'b'])
-    edges, even_same, even_different = verification.to_even_bins(same, different, 4)
+    edges, even_same, even_different = thresholds.to_even_bins(same, different, 4)
     np.testing.assert_allclose(edges, [0, 1, 2, 3, 4], rtol=5e-4)
     assert even_same.tolist() == [1, 1, 0, 0]
     assert even_different.tolist() == [0, 0, 1, 1]

@@ -6,7 +6,7 @@ import pytest
 import sklearn.metrics
 
 import golden_evaluation
-import ranking
+from evaluation import ranking
 
 
 def ignore_nothing(num_gallery):

@@ -12,8 +12,8 @@ import embed
 import evaluate
 import plot
 import tiny_run
-import validation
 from excluders import diagonal, market1501
+from training import validation
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 

@@ -11,7 +11,7 @@ import common
 import embeddings
 import images
 import inference
-import ranking
+from evaluation import ranking
 
 # As embed.py does without test-time augmentation: images resized to the net input.
 VARIANTS = images.augmentation_plan(flips=False, crop=None)
@@ -182,7 +182,7 @@ class Validator:
         held_out_embedder: the Embedder of it.
         metric: one of ranking.METRIC_CHOICES.
         state: checkpoints.TrainingState.
-        journal: monitoring.Journal.
+        journal: journal.Journal.
     """
 
     def __init__(self, held_out, held_out_embedder, metric, state, journal):
