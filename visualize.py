@@ -32,13 +32,15 @@ import numpy as np
 import common
 import embeddings
 import excluders
-import projector
-import ranked_queries
-import ranking_figure
-import ranking_page
-import score_curves
-import thumbnails
 from evaluation import flags, ranking
+from visuals import (
+    projector,
+    ranked_queries,
+    ranking_figure,
+    ranking_page,
+    score_curves,
+    thumbnails,
+)
 
 # A page is scrolled and filtered, a picture is seen at a glance.
 NUM_QUERIES = {'.html': 100, '.png': 8}

@@ -7,9 +7,8 @@ import pytest
 
 import embeddings
 import evaluate
-import ranked_queries
-import ranking_figure
 import visualize
+from visuals import ranked_queries, ranking_figure
 
 GREEN, RED, BLACK = (50, 205, 50), (255, 0, 0), (0, 0, 0)  # As matplotlib names them.
 

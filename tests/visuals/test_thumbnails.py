@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-import thumbnails
+from visuals import thumbnails
 
 
 @pytest.mark.parametrize(

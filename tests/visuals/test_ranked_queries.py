@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 import embeddings
-import ranked_queries
 from evaluation import ranking
 from excluders import market1501
+from visuals import ranked_queries
 
 
 def match_ranks(*ranks):

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import embeddings
-import ranked_queries
-import ranking_page
+from visuals import ranked_queries, ranking_page
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 import common
-import thumbnails
+from visuals import thumbnails
 
 # Browsers draw a sheet of images up to this width and height (WebGL's limit on most).
 SHEET_SIZE = 8192

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-import score_curves
+from visuals import score_curves
 
 SCORES = {'mAP': 0.5, 'CMC': [0.25, 0.75, 1.0]}
 ROC = {'fpr': [0.0, 0.001, 0.5, 1.0], 'tpr': [0.0, 0.4, 0.9, 1.0]}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-import thumbnails
+from visuals import thumbnails
 
 CELL_WIDTH = 1.1  # Inches; a picture ten images wide then fits a screen.
 DOTS_PER_INCH = 110

@@ -4,7 +4,7 @@ import pytest
 from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
 
-import projector
+from visuals import projector
 
 
 def test_tensorboard_reads_what_is_written(tmp_path):

@@ -10,7 +10,7 @@ import html
 import string
 import urllib.parse
 
-import thumbnails
+from visuals import thumbnails
 
 # Sharp on a screen of high resolution: three quarters of it are shown, see CSS.
 IMAGE_SIZE = 192
