@@ -17,7 +17,7 @@ import aggregators
 import common
 import embeddings
 import images
-import shards
+from embedding import shards
 from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.

@@ -26,8 +26,7 @@ import os
 import sys
 
 import common
-import holdout
-from data import LAYOUT_CHOICES
+from data import LAYOUT_CHOICES, _holdout
 from excluders import EXCLUDER_CHOICES
 
 embeddings = common.lazy_import('embeddings')
@@ -177,7 +176,7 @@ def split(csv_file, val_pids, excluder_name, seed, output_dir, prefix):
     num_val_pids = val_pids
     if isinstance(val_pids, float):
         num_val_pids = round(val_pids * len(set(pids)))
-    parts = holdout.split(pids, fids, excluder, num_val_pids, seed)
+    parts = _holdout.split(pids, fids, excluder, num_val_pids, seed)
     rows = {
         # Training takes no third column.
         'rest': [(pids[i], fids[i]) for i in parts.rest],

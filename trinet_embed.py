@@ -22,7 +22,7 @@ import aggregators
 import common
 import embeddings
 import images
-import trinet
+from nets import _trinet
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 tf = common.lazy_import('tensorflow')
@@ -111,7 +111,7 @@ def read_image(filename):
         image = None
     if image is None:
         raise ValueError(f'{filename} is not an image that OpenCV can read')
-    height, width = trinet.IMAGE_SIZE
+    height, width = _trinet.IMAGE_SIZE
     return cv2.resize(image, (width, height))
 
 
@@ -173,17 +173,17 @@ def compile_net(net, variants):
     The crops are cut in the graph, so that an image travels there once.
 
     Args:
-        net: of trinet.build_net.
-        variants: names of crops, A of trinet.AUGMENTATIONS.
+        net: of _trinet.build_net.
+        variants: names of crops, A of _trinet.AUGMENTATIONS.
     """
 
-    spec = tf.TensorSpec((None, *trinet.IMAGE_SIZE, 3), tf.uint8)
+    spec = tf.TensorSpec((None, *_trinet.IMAGE_SIZE, 3), tf.uint8)
 
     @tf.function(input_signature=[spec])
     def embed_batch(batch):
-        crops = [images.augment(batch, name, *trinet.CROP_SIZE) for name in variants]
+        crops = [images.augment(batch, name, *_trinet.CROP_SIZE) for name in variants]
         embs = net(tf.concat(crops, axis=0))  # [A * B, D]
-        return tf.reshape(embs, (len(variants), -1, trinet.EMBEDDING_DIM))
+        return tf.reshape(embs, (len(variants), -1, _trinet.EMBEDDING_DIM))
 
     return embed_batch
 
@@ -192,9 +192,9 @@ def embed(net, batches, variants):
     """Yield (rows, embeddings float32 [A, B, 128]) of batches of images.
 
     Args:
-        net: of trinet.build_net.
+        net: of _trinet.build_net.
         batches: of make_batches.
-        variants: names of crops, A of trinet.AUGMENTATIONS.
+        variants: names of crops, A of _trinet.AUGMENTATIONS.
     """
     embed_batch = compile_net(net, variants)
     for rows, batch in batches:
@@ -234,14 +234,14 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     logger = common.setup_logging()
     fids = read_list(args.image_list)
-    weights = trinet.read_weights(args.weights)
-    published = trinet.published_name(args.weights)
+    weights = _trinet.read_weights(args.weights)
+    published = _trinet.published_name(args.weights)
     if published is not None:
         logger.info(f'{args.weights}: the published weights for {published}')
     common.start_tensorflow()
-    net = trinet.build_net(weights)
+    net = _trinet.build_net(weights)
     del weights  # 100 MB.
-    variants = trinet.AUGMENTATIONS[: 1 if args.no_augment else None]
+    variants = _trinet.AUGMENTATIONS[: 1 if args.no_augment else None]
 
     skip = None
     if args.skip_unreadable:
@@ -263,7 +263,7 @@ def main(argv=None):
                 embs,
                 fids,
                 variants,
-                trinet.EMBEDDING_DIM,
+                _trinet.EMBEDDING_DIM,
                 None if args.no_augment else aggregators.mean,
                 embeddings.describe(vars(args), args.weights),
             )

@@ -32,8 +32,8 @@ common.start_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
-import trinet  # noqa: E402
 import trinet_embed  # noqa: E402
+from nets import _trinet  # noqa: E402
 
 # Rows and columns of the matrices whose product is the yardstick.
 MATRIX_SIZE = 2048
@@ -66,7 +66,7 @@ def draw_weights():
     """Return random weights that keep activations in a sensible range."""
     rng = np.random.default_rng(0)
     weights = {}
-    for layer, kind, shape in trinet.layout():
+    for layer, kind, shape in _trinet.layout():
         if kind == 'W':
             fan_in = np.prod(shape[1:]) if len(shape) == 4 else shape[0]
             value = rng.standard_normal(shape, np.float32) / np.sqrt(fan_in)
@@ -81,16 +81,16 @@ def flops_of_crop():
 
     A multiplication and an addition count as two.
     """
-    height, width = trinet.CROP_SIZE
+    height, width = _trinet.CROP_SIZE
     operations = 0
-    for name, _, shape in trinet.normed_layers():
+    for name, _, shape in _trinet.normed_layers():
         places = 1
         if name != 'dense1':
             # Resolution is a half after conv1, a quarter in stage 2, an eighth in 3.
             shrinks = 2 if name == 'conv1' else 2 ** int(name[3])
             places = (height // shrinks) * (width // shrinks)
         operations += 2 * places * int(np.prod(shape))
-    return operations + 2 * 1024 * trinet.EMBEDDING_DIM
+    return operations + 2 * 1024 * _trinet.EMBEDDING_DIM
 
 
 def naive_net():
@@ -99,18 +99,20 @@ def naive_net():
     body = keras.applications.ResNet50(
         weights=None,
         include_top=False,
-        input_shape=(*trinet.CROP_SIZE, 3),
+        input_shape=(*_trinet.CROP_SIZE, 3),
         pooling='avg',
     )
     hidden = keras.layers.Dense(1024)(body.output)
     hidden = keras.layers.ReLU()(keras.layers.BatchNormalization()(hidden))
-    return keras.Model(body.input, keras.layers.Dense(trinet.EMBEDDING_DIM)(hidden))
+    return keras.Model(body.input, keras.layers.Dense(_trinet.EMBEDDING_DIM)(hidden))
 
 
 def embed_naively(net, names):
     """Embed images one by one, their crops cut by NumPy."""
     for name in names:
-        image = np.float32(trinet_embed.read_image(name)) - np.float32(trinet.BGR_MEANS)
+        image = np.float32(trinet_embed.read_image(name)) - np.float32(
+            _trinet.BGR_MEANS
+        )
         places = [(16, 8), (0, 0), (0, 16), (32, 0), (32, 16)]
         crops = [image[y : y + 256, x : x + 128] for y, x in places]
         crops += [crop[:, ::-1] for crop in crops]
@@ -119,7 +121,7 @@ def embed_naively(net, names):
 
 def make_ours(net, batch_size):
     """Return a function that embeds images as the command does."""
-    embed_batch = trinet_embed.compile_net(net, trinet.AUGMENTATIONS)
+    embed_batch = trinet_embed.compile_net(net, _trinet.AUGMENTATIONS)
 
     def embed(names):
         futures = trinet_embed.read_ahead(names, 8, 2 * batch_size)
@@ -173,7 +175,7 @@ def main():
         names = draw_images(directory, args.images)
         # First of all: a new process inherits the peak of the one that starts it.
         peak, seconds = command_memory(directory, names, weights)
-        net, naive = trinet.build_net(weights), naive_net()
+        net, naive = _trinet.build_net(weights), naive_net()
         few = names[: args.single_images]
         sides = {
             'naive, one image per call': (lambda n: embed_naively(naive, n), few),
@@ -191,8 +193,8 @@ def main():
                 embed(embedded)
                 rates[name].append(len(embedded) / (time.perf_counter() - start))
             products.append(multiply())
-    flops = len(trinet.AUGMENTATIONS) * flops_of_crop()
-    print(f'{flops / 1e9:.1f} GFLOP an image, ten crops of {trinet.CROP_SIZE}')
+    flops = len(_trinet.AUGMENTATIONS) * flops_of_crop()
+    print(f'{flops / 1e9:.1f} GFLOP an image, ten crops of {_trinet.CROP_SIZE}')
     product = report('matrix product', products, 'GFLOP/s', 1e-9)
     medians = {name: report(name, r, 'images/s') for name, r in rates.items()}
     slowest, *_, ours = medians.values()

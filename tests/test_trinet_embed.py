@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import embeddings
+import embedding_files
 import evaluate
-import trinet
 import trinet_embed
 import trinet_recipe
+from nets import _trinet
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGE = ROOT / 'docs' / 'trinet.md'
@@ -26,14 +26,14 @@ PAGE = ROOT / 'docs' / 'trinet.md'
 def mean_colour_net(crops):
     """Stand in for the net: the mean blue, green and red of a crop, over and over."""
     colours = tf.reduce_mean(tf.cast(crops, tf.float32), axis=[1, 2])  # [A * B, 3]
-    return tf.tile(colours, [1, 43])[:, : trinet.EMBEDDING_DIM]
+    return tf.tile(colours, [1, 43])[:, : _trinet.EMBEDDING_DIM]
 
 
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     """Return the working directory: with `weights.npz`, whose net averages colours."""
-    monkeypatch.setattr(trinet, 'read_weights', lambda filename: None)
-    monkeypatch.setattr(trinet, 'build_net', lambda weights: mean_colour_net)
+    monkeypatch.setattr(_trinet, 'read_weights', lambda filename: None)
+    monkeypatch.setattr(_trinet, 'build_net', lambda weights: mean_colour_net)
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'weights.npz').write_bytes(b'')
     return tmp_path
@@ -245,9 +245,10 @@ import sys
 sys.path[:0] = sys.argv.pop(1).split(':')
 import common
 common.start_tensorflow()
-import test_trinet_embed, trinet, trinet_embed
-trinet.read_weights = lambda filename: None
-trinet.build_net = lambda weights: test_trinet_embed.mean_colour_net
+import test_trinet_embed, trinet_embed
+from nets import _trinet
+_trinet.read_weights = lambda filename: None
+_trinet.build_net = lambda weights: test_trinet_embed.mean_colour_net
 sys.argv[0] = 'trinet_embed.py'
 common.run(trinet_embed.main)
 """
@@ -295,7 +296,7 @@ def test_unreadable_image_exits_with_1_and_its_name(directory):
 def test_published_weights_are_named_on_stderr(capsys, directory, monkeypatch):
     write_greys(directory, [1])
     digest = 'd41d8cd98f00b204e9800998ecf8427e'  # Of no bytes at all.
-    monkeypatch.setitem(trinet.PUBLISHED, digest, 'Market-1501')
+    monkeypatch.setitem(_trinet.PUBLISHED, digest, 'Market-1501')
     embed()
     output = capsys.readouterr()
     assert output.err == 'weights.npz: the published weights for Market-1501\n'
@@ -348,7 +349,7 @@ def test_hdf5_file_has_the_layout_of_embed_py(capsys, directory):
         np.testing.assert_array_equal(file['emb'][:, 0], [1, 2, 3])
         assert file['fid'].asstr()[:].tolist() == names
         types = [name.decode() for name in file['augmentation_types']]
-        assert types == list(trinet.AUGMENTATIONS)
+        assert types == list(_trinet.AUGMENTATIONS)
         assert set(file.attrs) == {'args', 'checkpoint', 'versions'}
 
 
@@ -417,7 +418,7 @@ def test_evaluation_reads_the_hdf5_file(capsys, directory):
     (directory / 'list.txt').write_text('\n'.join(names))
     (directory / 'set.csv').write_text(''.join(f'{n[:4]},{n}\n' for n in names))
     embed('--output', 'embs.h5')
-    dataset = embeddings.load('set.csv', 'embs.h5')
+    dataset = embedding_files.load('set.csv', 'embs.h5')
     assert dataset.fids.tolist() == names
     evaluate.main(
         [
@@ -457,7 +458,7 @@ def test_documented_clustering_finds_the_colours(capsys, directory):
 
 def test_page_names_the_published_files_and_their_md5_sums():
     text = PAGE.read_text()
-    for digest, name in trinet.PUBLISHED.items():
+    for digest, name in _trinet.PUBLISHED.items():
         assert re.search(rf'{name}.*{digest}', text)
 
 

@@ -73,7 +73,7 @@ def draw_kernel(r, layer):
 
 @functools.cache
 def weights():
-    """Return the arrays as trinet.read_weights does; callers must not change them."""
+    """Return the arrays as _trinet.read_weights does; callers must not change them."""
     entries = load_json('params.json')['params']
     return {
         (entry['layer'], entry['kind']): array

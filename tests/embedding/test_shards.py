@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import embed
-import shards
 import tiny_run
-from shards import Shard
+from embedding import shards
+from embedding.shards import Shard
 
 
 @pytest.fixture(scope='module')

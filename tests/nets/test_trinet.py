@@ -11,9 +11,9 @@ import pytest
 
 import images
 import layers
-import trinet
 import trinet_embed
 import trinet_recipe
+from nets import _trinet
 
 TOLERANCE = 1e-4  # The golden README suggests it; single mistakes are 270 times larger.
 
@@ -24,7 +24,7 @@ GOLDEN_LAYERS = tuple(trinet_recipe.load_json('layers_float64.json')['layers'])
 @functools.cache
 def net():
     """Return the net with the recipe's weights; callers must not change it."""
-    return trinet.build_net(trinet_recipe.weights())
+    return _trinet.build_net(trinet_recipe.weights())
 
 
 def read_image(name):
@@ -37,8 +37,8 @@ def ten_crops(name):
     """Return the crops of a golden image, uint8 [10, 256, 128, 3]."""
     batch = read_image(name)[None]
     crops = [
-        images.augment(batch, variant, *trinet.CROP_SIZE)
-        for variant in trinet.AUGMENTATIONS
+        images.augment(batch, variant, *_trinet.CROP_SIZE)
+        for variant in _trinet.AUGMENTATIONS
     ]
     return np.concatenate(crops)
 
@@ -60,7 +60,7 @@ def test_every_pixel_of_resized_images_is_that_of_the_original(name):
 @pytest.mark.parametrize('name', trinet_recipe.IMAGES)
 def test_every_bit_of_the_ten_crops_is_that_of_the_original(name):
     expected = trinet_recipe.load_json('preprocessing.json')[name]
-    crops = trinet.subtract_mean(ten_crops(name)).numpy().transpose(0, 3, 1, 2)
+    crops = _trinet.subtract_mean(ten_crops(name)).numpy().transpose(0, 3, 1, 2)
     stored = trinet_recipe.load_npz('preprocessing.npz')[f'batch_sub_{name}']
     np.testing.assert_array_equal(crops[:, :, ::32, ::16], stored)
     assert list(crops.shape) == expected['batch_shape']
@@ -90,7 +90,7 @@ def recorded_pass():
 
 def layer_of_norm(norm):
     """Return the name of the layer that a batch norm was folded into."""
-    (name,) = (name for name, other, _ in trinet.normed_layers() if other == norm)
+    (name,) = (name for name, other, _ in _trinet.normed_layers() if other == norm)
     return name
 
 
@@ -117,9 +117,9 @@ def value_of(golden_layer):
         is_dense = isinstance(layer, layers.Dense)
         product = inputs @ layer.weights_ if is_dense else layer.convolve(inputs)
         return product + layer.biases
-    (norm,) = (norm for other, norm, _ in trinet.normed_layers() if other == name)
+    (norm,) = (norm for other, norm, _ in _trinet.normed_layers() if other == name)
     beta, gamma, mean, inv_std = (
-        trinet_recipe.weights()[norm, kind] for kind in trinet.NORM_KINDS
+        trinet_recipe.weights()[norm, kind] for kind in _trinet.NORM_KINDS
     )
     return (value_of(norm) - beta) / (gamma * inv_std) + mean
 
@@ -155,7 +155,7 @@ def test_layer_equals_the_original(golden_layer, precision):
 def test_embeddings_of_every_crop_equal_the_original(precision):
     expected = trinet_recipe.load_npz(f'embeddings_{precision}.npz')
     batches = [([0], read_image(name)[None]) for name in trinet_recipe.IMAGES]
-    embs = trinet_embed.embed(net(), batches, trinet.AUGMENTATIONS)
+    embs = trinet_embed.embed(net(), batches, _trinet.AUGMENTATIONS)
     for name, (_, batch) in zip(trinet_recipe.IMAGES, embs, strict=True):
         np.testing.assert_allclose(
             batch[:, 0], expected[f'aug_{name}'], atol=TOLERANCE, rtol=0
@@ -168,7 +168,7 @@ def test_embeddings_of_every_crop_equal_the_original(precision):
 def test_one_crop_is_the_centre():
     expected = trinet_recipe.load_npz('embeddings_float64.npz')['aug_p3_wide']
     batches = [([0], read_image('p3_wide')[None])]
-    ((_, batch),) = trinet_embed.embed(net(), batches, trinet.AUGMENTATIONS[:1])
+    ((_, batch),) = trinet_embed.embed(net(), batches, _trinet.AUGMENTATIONS[:1])
     np.testing.assert_allclose(batch[0], expected[:1], atol=TOLERANCE, rtol=0)
 
 
@@ -176,8 +176,8 @@ def test_mirrored_crops_are_named_after_their_place_in_the_mirrored_image():
     # Columns count up, so a crop shows where it comes from and whether it is mirrored.
     batch = np.broadcast_to(np.arange(144)[:, None], (1, 288, 144, 1))
     crops = [
-        images.augment(batch, variant, *trinet.CROP_SIZE)[0]
-        for variant in trinet.AUGMENTATIONS
+        images.augment(batch, variant, *_trinet.CROP_SIZE)[0]
+        for variant in _trinet.AUGMENTATIONS
     ]
     for crop, mirrored in zip(crops[:5], crops[5:], strict=True):
         np.testing.assert_array_equal(crop[:, ::-1], mirrored)
@@ -191,7 +191,7 @@ def test_layout_is_that_of_the_original():
         (entry['layer'], entry['kind'], tuple(entry['shape']))
         for entry in trinet_recipe.load_json('params.json')['params']
     ]
-    assert [tuple(entry) for entry in trinet.layout()] == expected
+    assert [tuple(entry) for entry in _trinet.layout()] == expected
 
 
 class FakeFile(dict):
@@ -266,21 +266,21 @@ def use_integers(arrays):
 def test_first_array_that_differs_is_named(damage, message):
     arrays = golden_file()
     damage(arrays)
-    with pytest.raises(trinet.ArrayError, match=message):
-        trinet.check_arrays(arrays)
+    with pytest.raises(_trinet.ArrayError, match=message):
+        _trinet.check_arrays(arrays)
 
 
 def test_float64_arrays_are_taken_as_float32():
     arrays = golden_file()
     arrays['arr_1'] = np.float64(arrays['arr_1'])
-    assert trinet.check_arrays(arrays)['conv1', 'b'].dtype == np.float32
+    assert _trinet.check_arrays(arrays)['conv1', 'b'].dtype == np.float32
 
 
 def test_pickled_arrays_are_refused(tmp_path):
     filename = tmp_path / 'weights.npz'
     np.savez(filename, np.array([{}], dtype=object))
     with pytest.raises(ValueError, match='arr_0 is pickled, which is refused; expecte'):
-        trinet.read_weights(filename)
+        _trinet.read_weights(filename)
 
 
 def write_pickle(filename):
@@ -333,15 +333,15 @@ def test_other_files_are_refused(tmp_path, write, message):
     filename = tmp_path / 'weights.npz'
     write(filename)
     with pytest.raises(ValueError, match=message) as error:
-        trinet.read_weights(filename)
+        _trinet.read_weights(filename)
     assert str(filename) in str(error.value)
 
 
 def test_published_files_are_known_by_their_md5_sums(tmp_path, monkeypatch):
     filename = tmp_path / 'weights.npz'
     filename.write_bytes(b'abc')
-    assert trinet.published_name(filename) is None
+    assert _trinet.published_name(filename) is None
     # The md5 sum of 'abc', RFC 1321, appendix A.5.
     digest = '900150983cd24fb0d6963f7d28e17f72'
-    monkeypatch.setitem(trinet.PUBLISHED, digest, 'RFC 1321')
-    assert trinet.published_name(filename) == 'RFC 1321'
+    monkeypatch.setitem(_trinet.PUBLISHED, digest, 'RFC 1321')
+    assert _trinet.published_name(filename) == 'RFC 1321'

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import holdout
+from data import _holdout
 from excluders import diagonal, market1501
 
 
@@ -30,7 +30,7 @@ PIDS, FIDS = (
 
 
 def test_parts_share_no_identity_and_lose_no_image():
-    parts = holdout.split(PIDS, FIDS, market1501.Excluder, 3, seed=0)
+    parts = _holdout.split(PIDS, FIDS, market1501.Excluder, 3, seed=0)
     rows = np.concatenate([parts.rest, parts.query, parts.gallery])
     assert sorted(rows) == list(range(len(PIDS)))
     val_pids = set(PIDS[parts.query])
@@ -40,7 +40,7 @@ def test_parts_share_no_identity_and_lose_no_image():
 
 
 def test_a_pid_gives_one_query_per_camera_and_each_has_a_match_elsewhere():
-    parts = holdout.split(PIDS, FIDS, market1501.Excluder, 8, seed=0)
+    parts = _holdout.split(PIDS, FIDS, market1501.Excluder, 8, seed=0)
     for pid in set(PIDS[parts.query]):
         queries = FIDS[parts.query][PIDS[parts.query] == pid]
         gallery = FIDS[parts.gallery][PIDS[parts.gallery] == pid]
@@ -51,7 +51,7 @@ def test_a_pid_gives_one_query_per_camera_and_each_has_a_match_elsewhere():
 
 def test_seed_decides_and_the_order_of_rows_does_not():
     def held_back(order, seed):
-        parts = holdout.split(PIDS[order], FIDS[order], market1501.Excluder, 3, seed)
+        parts = _holdout.split(PIDS[order], FIDS[order], market1501.Excluder, 3, seed)
         return set(FIDS[order][parts.query]), set(FIDS[order][parts.gallery])
 
     as_is = np.arange(len(PIDS))
@@ -69,11 +69,11 @@ def test_seed_decides_and_the_order_of_rows_does_not():
 )
 def test_impossible_requests_are_refused(num_val_pids, message):
     with pytest.raises(ValueError, match=message):
-        holdout.split(PIDS, FIDS, market1501.Excluder, num_val_pids, seed=0)
+        _holdout.split(PIDS, FIDS, market1501.Excluder, num_val_pids, seed=0)
 
 
 def test_without_cameras_half_of_the_images_are_queries():
-    parts = holdout.split(PIDS, FIDS, diagonal.Excluder, 9, seed=0)
+    parts = _holdout.split(PIDS, FIDS, diagonal.Excluder, 9, seed=0)
     for pid in set(PIDS[parts.query]):
         num_images = list(PIDS).count(pid)
         assert list(PIDS[parts.query]).count(pid) == num_images // 2
@@ -84,9 +84,9 @@ def test_a_query_never_takes_the_last_match_of_another():
     # matches, but then no other query would have one.
     is_match = np.array([[0, 0, 1], [0, 0, 1], [1, 1, 0]], bool)
     for seed in range(10):
-        chosen = holdout.choose_queries(is_match, np.random.default_rng(seed))
+        chosen = _holdout.choose_queries(is_match, np.random.default_rng(seed))
         assert len(chosen) == 1
     # Two cameras with two images each: one query of each.
     is_match = np.kron(1 - np.eye(2), np.ones((2, 2))).astype(bool)
-    chosen = holdout.choose_queries(is_match, np.random.default_rng(0))
+    chosen = _holdout.choose_queries(is_match, np.random.default_rng(0))
     assert [i // 2 for i in chosen] == [0, 1]
