@@ -15,7 +15,7 @@ import pathlib
 
 import aggregators
 import common
-import embeddings
+import embedding_files
 import images
 from embedding import shards
 from precision import PRECISION_CHOICES
@@ -23,7 +23,7 @@ from precision import PRECISION_CHOICES
 # Imported at first use, so that --help and a mistyped flag answer at once.
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
-inference = common.lazy_import('inference')
+embedder = common.lazy_import('embedder')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
 
@@ -288,9 +288,9 @@ def merge(filename, flags, pids, fids, variants, embedding_dim, aggregator):
     parts = shards.find(filename)
     attributes = shards.check(parts, flags, fids, shape)
     embs = shards.read(parts, flags['batch_size'], aggregator is not None)
-    # In the order of embeddings.describe, for the same bytes.
-    attributes = {'args': embeddings.dump_args(flags)} | attributes
-    embeddings.write(
+    # In the order of embedding_files.describe, for the same bytes.
+    attributes = {'args': embedding_files.dump_args(flags)} | attributes
+    embedding_files.write(
         *(filename, embs, fids, variants, embedding_dim, aggregator, attributes),
         pids=pids,
     )
@@ -326,7 +326,7 @@ def main(argv=None):
     precision = args.precision or training['precision']
     network, report = restore_model(training, prefix, precision)
     logger.info(f'{prefix}: {report}')
-    attributes = embeddings.describe(vars(args), prefix)
+    attributes = embedding_files.describe(vars(args), prefix)
     if args.shard is not None:
         attributes |= shards.describe(
             args.shard,
@@ -338,11 +338,11 @@ def main(argv=None):
     paths = common.join_paths(image_root, fids)
     dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
     net_size = training['net_input_height'], training['net_input_width']
-    embs = inference.embed(
-        inference.make_embed_batch(network, variants, net_size, size),
-        inference.read_batches(dataset, paths, args.batch_size, args.quiet),
+    embs = embedder.embed(
+        embedder.make_embed_batch(network, variants, net_size, size),
+        embedder.read_batches(dataset, paths, args.batch_size, args.quiet),
     )
-    embeddings.write(
+    embedding_files.write(
         *(filename, embs, fids, variants, training['embedding_dim'], aggregator),
         attributes,
         pids=pids,

@@ -27,7 +27,7 @@ import sys
 import numpy as np
 
 import common
-import embeddings
+import embedding_files
 from evaluation import flags, pooling, ranking, rerank, single_shot, thresholds
 
 NO_MATCH_RULES = {
@@ -160,7 +160,7 @@ def share(text):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    query, gallery = embeddings.load_pair(
+    query, gallery = embedding_files.load_pair(
         args.query_dataset,
         args.query_embeddings,
         args.gallery_dataset,
@@ -218,8 +218,8 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
     """Return (query, gallery) as a protocol other than one image, one query has them.
 
     Args:
-        query: embeddings.EmbeddedDataset.
-        gallery: embeddings.EmbeddedDataset.
+        query: embedding_files.EmbeddedDataset.
+        gallery: embedding_files.EmbeddedDataset.
         excluder: an Excluder, for what its data set's names say.
         pool: how frames are pooled into tracklets, or None.
         includes_queries: whether the gallery gets the queries too.
@@ -236,7 +236,7 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
             for side in (query, gallery)
         )
     if includes_queries:
-        gallery = embeddings.EmbeddedDataset(
+        gallery = embedding_files.EmbeddedDataset(
             *(np.concatenate(both) for both in zip(gallery, query, strict=True))
         )
     if multi_query is not None:
@@ -252,12 +252,12 @@ def pool_dataset(dataset, keys, how):
     """Return an EmbeddedDataset with one row per PID and key, named by its first fid.
 
     Args:
-        dataset: embeddings.EmbeddedDataset.
+        dataset: embedding_files.EmbeddedDataset.
         keys: iterable [N] of hashable values.
         how: one of pooling.POOL_CHOICES.
     """
     first_rows, codes = pooling.group(zip(dataset.pids, keys, strict=True))
-    return embeddings.EmbeddedDataset(
+    return embedding_files.EmbeddedDataset(
         dataset.pids[first_rows],
         dataset.fids[first_rows],
         pooling.pool(dataset.embs, codes, how),

@@ -29,7 +29,7 @@ import common
 from data import LAYOUT_CHOICES, _holdout
 from excluders import EXCLUDER_CHOICES
 
-embeddings = common.lazy_import('embeddings')
+embedding_files = common.lazy_import('embedding_files')
 
 SPLIT_DOC = """Hold identities of a training CSV back for validation.
 
@@ -171,7 +171,7 @@ def split(csv_file, val_pids, excluder_name, seed, output_dir, prefix):
         seed: non-negative int.
         output_dir, prefix: of the files.
     """
-    pids, fids = embeddings.read_csv(csv_file)
+    pids, fids = embedding_files.read_csv(csv_file)
     excluder = importlib.import_module(f'excluders.{excluder_name}').Excluder
     num_val_pids = val_pids
     if isinstance(val_pids, float):

@@ -20,7 +20,7 @@ import numpy as np
 
 import aggregators
 import common
-import embeddings
+import embedding_files
 import images
 from nets import _trinet
 
@@ -258,14 +258,14 @@ def main(argv=None):
         if args.output is None:
             print_lines(embs, fids)
         else:
-            embeddings.write(
+            embedding_files.write(
                 args.output,
                 embs,
                 fids,
                 variants,
                 _trinet.EMBEDDING_DIM,
                 None if args.no_augment else aggregators.mean,
-                embeddings.describe(vars(args), args.weights),
+                embedding_files.describe(vars(args), args.weights),
             )
 
 

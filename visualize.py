@@ -30,7 +30,7 @@ import sys
 import numpy as np
 
 import common
-import embeddings
+import embedding_files
 import excluders
 from evaluation import flags, ranking
 from visuals import (
@@ -148,7 +148,7 @@ def extension_of(filename):
 def show_rankings(argv):
     """Write the page or the picture."""
     args = build_parser().parse_args(argv)
-    query, gallery = embeddings.load_pair(
+    query, gallery = embedding_files.load_pair(
         args.query_dataset,
         args.query_embeddings,
         args.gallery_dataset,
@@ -340,7 +340,7 @@ def build_projector_parser():
 def write_projector(argv):
     """Write the files of the projector."""
     args = build_projector_parser().parse_args(argv)
-    dataset = embeddings.load(args.dataset, args.embeddings, args.csv_header)
+    dataset = embedding_files.load(args.dataset, args.embeddings, args.csv_header)
     num_images = min(args.num_images or len(dataset.fids), len(dataset.fids))
     rows = np.linspace(0, len(dataset.fids) - 1, num_images).astype(np.int64)
     fids = dataset.fids[rows]

@@ -101,9 +101,9 @@ def serve_ours():
 
     import aggregators
     import batches
-    import embeddings
+    import embedder
+    import embedding_files
     import images
-    import inference
     import layers
     import model
 
@@ -117,7 +117,7 @@ def serve_ours():
         layers.fold(network)
         variants = variants_of(is_tenfold)
         size = image_size(net_size, is_tenfold)
-        return inference.make_embed_batch(network, variants, net_size, size)
+        return embedder.make_embed_batch(network, variants, net_size, size)
 
     def variants_of(is_tenfold):
         return images.augmentation_plan(is_tenfold, 'five' if is_tenfold else None)
@@ -130,12 +130,14 @@ def serve_ours():
         start, cpu_start = time.perf_counter(), time.process_time()
         size = image_size(net_size, is_tenfold)
         dataset = batches.image_batches(names, size, batch_size, loading_threads)
-        embs = inference.embed(
-            embed_batch, inference.read_batches(dataset, names, batch_size, True)
+        embs = embedder.embed(
+            embed_batch, embedder.read_batches(dataset, names, batch_size, True)
         )
         aggregator = aggregators.mean if is_tenfold else None
         variants = variants_of(is_tenfold)
-        embeddings.write(filename, embs, names, variants, EMBEDDING_DIM, aggregator, {})
+        embedding_files.write(
+            filename, embs, names, variants, EMBEDDING_DIM, aggregator, {}
+        )
         secs = time.perf_counter() - start
         return {
             'secs': secs,

@@ -14,7 +14,7 @@ import re
 import typing
 
 import common
-import embeddings
+import embedding_files
 
 h5py = common.lazy_import('h5py')
 
@@ -176,7 +176,7 @@ def check(filenames, args, fids, shape):
                 f'{filename} has embeddings of shape {list(header.shape)}, but part '
                 f'{part} of {args["dataset"]} has {list(expected)}; embed this very CSV'
             )
-        embeddings.check_fids(
+        embedding_files.check_fids(
             fids[rows.start : rows.stop],
             *(header.fids, args['dataset'], filename, rows.start),
         )
@@ -254,7 +254,7 @@ def check_flags(filename, stored, args):
 
 
 def read(filenames, batch_size, has_variants):
-    """Yield the embeddings of all parts, batch by batch, as inference.embed does.
+    """Yield the embeddings of all parts, batch by batch, as embedder.embed does.
 
     Args:
         filenames: of find, checked.

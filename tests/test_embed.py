@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import checkpoints
 import embed
-import embeddings
+import embedding_files
 import golden_recipe
 import model
 import nets._resnet
@@ -168,7 +168,7 @@ def test_args_json_without_the_net_is_refused(tmp_path):
 def test_diverged_network_is_not_embedded_with():
     embs = np.float32([[1, 2], [np.nan, 1]])
     with pytest.raises(ValueError, match=r'embedding of b\.jpg is not finite'):
-        embeddings.refuse_diverged(embs, ['a.jpg', 'b.jpg'])
+        embedding_files.refuse_diverged(embs, ['a.jpg', 'b.jpg'])
 
 
 def test_checkpoint_of_another_net_names_what_it_lacks(experiments):

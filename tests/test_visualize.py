@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import pytest
 
-import embeddings
+import embedding_files
 import evaluate
 import visualize
 from visuals import ranked_queries, ranking_figure
@@ -66,7 +66,7 @@ def test_the_picture_has_green_and_red_borders(flags, tmp_path, capsys):
 
 
 def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
-    query, gallery = embeddings.load_pair(
+    query, gallery = embedding_files.load_pair(
         *(str(tmp_path / name) for name in ('query.csv', 'query.h5')),
         *(str(tmp_path / name) for name in ('gallery.csv', 'gallery.h5')),
     )

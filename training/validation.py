@@ -8,9 +8,9 @@ import numpy as np
 
 import batches
 import common
-import embeddings
+import embedder
+import embedding_files
 import images
-import inference
 from evaluation import ranking
 
 # As embed.py does without test-time augmentation: images resized to the net input.
@@ -116,7 +116,7 @@ class HeldOut:
 
 def read_set(csv_file, image_root):
     """Return (pids, fids) of a CSV whose images are all there."""
-    pids, fids = embeddings.read_csv(csv_file)
+    pids, fids = embedding_files.read_csv(csv_file)
     common.check_images_exist(csv_file, fids, image_root, '--val_image_root')
     return pids, fids
 
@@ -155,7 +155,7 @@ class Embedder:
         self.net_size = net_size
         self.batch_size = batch_size
         self.loading_threads = loading_threads
-        self.embed_batch = inference.make_embed_batch(
+        self.embed_batch = embedder.make_embed_batch(
             network, VARIANTS, net_size, net_size
         )
 
@@ -168,9 +168,9 @@ class Embedder:
         dataset = batches.image_batches(
             self.paths, self.net_size, self.batch_size, self.loading_threads
         )
-        read = inference.read_batches(dataset, self.paths, self.batch_size, quiet=True)
+        read = embedder.read_batches(dataset, self.paths, self.batch_size, quiet=True)
         return np.concatenate(
-            [embs[0] for _, embs in inference.embed(self.embed_batch, read)]
+            [embs[0] for _, embs in embedder.embed(self.embed_batch, read)]
         )
 
 

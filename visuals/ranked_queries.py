@@ -43,8 +43,8 @@ class RankedImages(typing.NamedTuple):
     """What a picture of rankings needs besides the ranks.
 
     Attributes:
-        query: embeddings.EmbeddedDataset.
-        gallery: embeddings.EmbeddedDataset.
+        query: embedding_files.EmbeddedDataset.
+        gallery: embedding_files.EmbeddedDataset.
         camera_of: function of a FID that returns its camera as str, or None.
         image_root: directory that the FIDs are relative to.
     """
@@ -88,7 +88,7 @@ def rank_queries(rows, aps, query, gallery, excluder, metric, top_k):
     Args:
         rows: int64 [n], rows of the queries, each of which has a match.
         aps: float64 [n], their average precisions.
-        query, gallery: embeddings.EmbeddedDataset.
+        query, gallery: embedding_files.EmbeddedDataset.
         excluder: of excluders/, built from the gallery.
         metric: one of ranking.METRIC_CHOICES.
         top_k: how many gallery images that count, at most.

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-import embeddings
+import embedding_files
 from evaluation import ranking
 from excluders import market1501
 from visuals import ranked_queries
@@ -77,7 +77,7 @@ def test_ranks_are_those_of_the_evaluation(block_size, monkeypatch):
         pids = rng.choice(pids, num_images).astype(object)
         cameras = rng.integers(1, 4, num_images)
         fids = [f'{pids[i]}_c{cameras[i]}s1_{i}.jpg' for i in range(num_images)]
-        return embeddings.EmbeddedDataset(
+        return embedding_files.EmbeddedDataset(
             pids, np.array(fids, object), rng.normal(size=(num_images, 3))
         )
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-import embeddings
+import embedding_files
 from visuals import ranked_queries, ranking_page
 
 CHROMIUM = next(
@@ -85,7 +85,7 @@ def images(tmp_path):
             image = np.full((64, width, 3), 40 * i, np.uint8)
             (tmp_path / fid).write_bytes(cv2.imencode('.png', image)[1].tobytes())
         pids, fids = (np.array(texts, object) for texts in (pids, fids))
-        return embeddings.EmbeddedDataset(pids, fids, None)
+        return embedding_files.EmbeddedDataset(pids, fids, None)
 
     return ranked_queries.RankedImages(
         save(query_pids, [f'query_{i}.png' for i in range(4)]),
