@@ -62,7 +62,7 @@ class Sampler:
     def __init__(self, pids, batch_p, batch_k, seed):
         names, self.rows = common.group_rows(pids)
         if len(names) < batch_p:
-            raise ValueError(
+            raise common.InputError(
                 f'the data set has {len(names)} PIDs, fewer than --batch_p {batch_p}; '
                 'choose a smaller --batch_p'
             )
@@ -233,7 +233,7 @@ def next_batch(iterator, upcoming_paths):
         if culprit is None:
             raise
         name, reason = culprit
-        raise ValueError(
+        raise common.InputError(
             f'{name} is not a readable image ({reason}); replace it, or remove its '
             'line from the CSV'
         ) from error

@@ -91,7 +91,7 @@ class WeightsFile:
         self.prefix = prefix
         if not exists(prefix):
             found = 'a directory' if os.path.isdir(prefix) else 'no such file'
-            raise FileNotFoundError(
+            raise common.MissingFileError(
                 f'{prefix} is not a checkpoint: {found}; expected a file, or what is '
                 'common to the names of several, as .../checkpoint-25000 for '
                 'checkpoint-25000.index and its data'
@@ -99,7 +99,7 @@ class WeightsFile:
         try:
             self.reader = tf.train.load_checkpoint(prefix)
         except (tf.errors.OpError, ValueError) as error:
-            raise ValueError(f'{prefix} is not a readable checkpoint') from error
+            raise common.InputError(f'{prefix} is not a readable checkpoint') from error
         shapes = self.reader.get_variable_to_shape_map()
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
@@ -113,7 +113,7 @@ class WeightsFile:
         try:
             return self.reader.get_tensor(self.key_of[name])
         except (tf.errors.OpError, IndexError, RuntimeError) as error:
-            raise ValueError(
+            raise common.InputError(
                 f'{self.prefix} is damaged: {name} cannot be read'
             ) from error
 
@@ -159,12 +159,12 @@ def latest(directory):
         name = os.path.basename(state.model_checkpoint_path)
         if exists(os.path.join(directory, name)):
             return os.path.join(directory, name)
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{directory}/checkpoint names {name}, which is not there; '
             'restore it, or let that file name another one (embed.py also takes '
             '--checkpoint)'
         )
-    raise FileNotFoundError(
+    raise common.MissingFileError(
         f'no checkpoint in {directory}; expected the index file `checkpoint`, whole, '
         'and the files it names'
     )
@@ -187,7 +187,7 @@ def find(directory, name=None):
         ]
         names.sort(key=lambda name: (len(name), name))  # checkpoint-9 before -10.
         more = ', ...' if len(names) > 5 else ''
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{directory} has no checkpoint {name}; expected one of '
             f'{", ".join(names[:5])}{more}'
             if names
@@ -225,20 +225,20 @@ def restore(variables, weights, source, is_unused_ok=None):
         if not is_excused(name, shapes) and not (is_unused_ok and is_unused_ok(name))
     ]
     if missing:
-        raise ValueError(
+        raise common.InputError(
             f'{source} lacks {len(missing)} of the {len(variables)} variables '
             f'(first: {missing[0]}); check that it belongs to this --model_name and '
             '--head_name'
         )
     if foreign:
-        raise ValueError(
+        raise common.InputError(
             f'{source} has {len(foreign)} variables that the model lacks '
             f'(first: {foreign[0]}); check that it belongs to this --model_name and '
             '--head_name'
         )
     for name in loaded:
         if shapes[name] != tuple(variables[name].shape):
-            raise ValueError(
+            raise common.InputError(
                 f'{source} has {name} of shape {shapes[name]}, the model expects '
                 f'{tuple(variables[name].shape)}; check --model_name and '
                 '--embedding_dim'
@@ -328,7 +328,7 @@ def imagenet_weights(net, net_name):
         ValueError: there is no such application, or the download failed.
     """
     if not hasattr(net, 'KERAS_APPLICATION'):
-        raise ValueError(
+        raise common.InputError(
             f'no Keras application has the architecture of {net_name}; give '
             '--initial_checkpoint a checkpoint file'
         )
@@ -340,7 +340,7 @@ def imagenet_weights(net, net_name):
             **getattr(net, 'KERAS_ARGUMENTS', {}),
         )
     except Exception as error:  # keras.utils.get_file raises a bare Exception.
-        raise ValueError(
+        raise common.InputError(
             f'the ImageNet weights of keras.applications.{net.KERAS_APPLICATION} '
             f'cannot be downloaded ({error}); check the network, or give '
             '--initial_checkpoint a checkpoint file'
@@ -396,7 +396,7 @@ class TrainingState:
             )
             is_tensorflows = isinstance(error, tf.errors.OpError)
             reason = common.tensorflow_reason(error) if is_tensorflows else error
-            raise OSError(
+            raise common.FileError(
                 f'cannot write checkpoint-{step} to {self.directory} ({reason}); '
                 'earlier checkpoints are unharmed'
             ) from error
@@ -429,7 +429,7 @@ class TrainingState:
             shutil.rmtree(partial, ignore_errors=True)
             is_tensorflows = isinstance(error, tf.errors.OpError)
             reason = common.tensorflow_reason(error) if is_tensorflows else error
-            raise OSError(
+            raise common.FileError(
                 f'cannot write {BEST_NAME} to {self.directory} ({reason})'
             ) from error
 
@@ -456,7 +456,7 @@ class TrainingState:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise ValueError(f'{filename} is not valid JSON: {error}') from error
+            raise common.InputError(f'{filename} is not valid JSON: {error}') from error
         return record if exists(os.path.join(self.directory, BEST_NAME)) else None
 
     def fingerprint(self):

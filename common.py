@@ -15,6 +15,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import traceback
 
 import numpy as np
 
@@ -39,6 +40,9 @@ def lazy_import(name):
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    package, _, leaf = name.rpartition('.')
+    if package:  # As `import package.leaf` does; later imports do not make up for it.
+        setattr(sys.modules[package], leaf, module)
     spec.loader.exec_module(module)
     return module
 
@@ -155,11 +159,25 @@ def add_loading_threads(group):
 # --- running a command -----------------------------------------------------------
 
 
-def run(main):
-    """Run a command's `main` and exit: 0, or 1 after one line on a foreseeable error.
+class InputError(ValueError):
+    """What a user can mend, and is told in one line: the text of the exception."""
 
-    Bad flags have already left with exit code 2 (argparse). Set TRIPLET_TRACEBACK=1
-    to see where an error came from.
+
+class FileError(InputError, OSError):
+    """Likewise, of a file that is in the way, or cannot be read or written."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """Likewise, of a file that is not there."""
+
+
+def run(main):
+    """Run a command's `main` and exit with 0, or with 1 after an error.
+
+    An error that the user can mend is one line: InputError, the system's word on a
+    file, lack of memory. Set TRIPLET_TRACEBACK=1 to see where it came from. Any other
+    exception is a bug of ours and shows its traceback. Bad flags have already left with
+    exit code 2 (argparse).
     """
     command = os.path.basename(sys.argv[0])
     try:
@@ -172,23 +190,32 @@ def run(main):
     except KeyboardInterrupt:
         print(f'{command}: interrupted', file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get('TRIPLET_TRACEBACK'):
-            raise
-        print(f'{command}: error: {describe_error(error)}', file=sys.stderr)
-        sys.exit(1)
     except Exception as error:
-        if os.environ.get('TRIPLET_TRACEBACK') or not is_tensorflow_error(error):
-            raise
-        print(f'{command}: error: {describe_tensorflow_error(error)}', file=sys.stderr)
+        message = describe_error(error)
+        if message is None:
+            traceback.print_exc()
+            message = 'this is a bug; please report it with the lines above'
+        elif os.environ.get('TRIPLET_TRACEBACK'):
+            traceback.print_exc()
+        print(f'{command}: error: {message}', file=sys.stderr)
         sys.exit(1)
 
 
 def describe_error(error):
-    """Return an exception as one line: an OSError of the system gets its file first."""
+    """Return an exception that a user can mend as one line; None of any other.
+
+    An OSError of the system begins with its file.
+    """
+    if isinstance(error, InputError):
+        return ' '.join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror}'
-    return ' '.join(str(error).split())
+    if is_tensorflow_error(error, 'ResourceExhaustedError'):
+        return (
+            f'TensorFlow failed: {tensorflow_reason(error)}; see "Out of memory" in '
+            'README.md for what to lower'
+        )
+    return None
 
 
 def start_tensorflow():
@@ -212,18 +239,18 @@ def start_tensorflow():
             os.close(stderr)
 
 
-def is_tensorflow_error(error):
-    """Say whether an exception comes from TensorFlow's runtime."""
+def is_tensorflow_error(error, kind='OpError'):
+    """Say whether an exception comes from TensorFlow's runtime.
+
+    Args:
+        error: any exception.
+        kind: name of a class of tf.errors; OpError is all of them.
+    """
+    # What has not been imported has raised nothing.
     tensorflow = sys.modules.get('tensorflow')
-    return tensorflow is not None and isinstance(error, tensorflow.errors.OpError)
-
-
-def describe_tensorflow_error(error):
-    """Return a TensorFlow error as one line; of lack of memory, with what to do."""
-    reason = f'TensorFlow failed: {tensorflow_reason(error)}'
-    if isinstance(error, sys.modules['tensorflow'].errors.ResourceExhaustedError):
-        return f'{reason}; see "Out of memory" in README.md for what to lower'
-    return f'{reason}; TRIPLET_TRACEBACK=1 shows where'
+    return tensorflow is not None and isinstance(
+        error, getattr(tensorflow.errors, kind)
+    )
 
 
 def tensorflow_reason(error):
@@ -296,10 +323,10 @@ def complete_file(filename):
     """
     filename = os.path.abspath(filename)
     if os.path.isdir(filename):
-        raise IsADirectoryError(f'{filename} is a directory, a file name was expected')
+        raise FileError(f'{filename} is a directory, a file name was expected')
     directory = os.path.dirname(filename)
     if os.path.exists(directory) and not os.path.isdir(directory):
-        raise NotADirectoryError(f'{directory} is a file, a directory was expected')
+        raise FileError(f'{directory} is a file, a directory was expected')
     os.makedirs(directory, exist_ok=True)
     handle, temporary = tempfile.mkstemp(
         dir=directory,
@@ -342,16 +369,16 @@ def read_args(experiment_root):
     """
     filename = os.path.join(experiment_root, 'args.json')
     if not os.path.isfile(filename):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'no args.json in {experiment_root}; expected a directory that train.py '
             'wrote, check --experiment_root'
         )
     try:
         stored = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{filename} is not valid JSON: {error}') from error
+        raise InputError(f'{filename} is not valid JSON: {error}') from error
     if not isinstance(stored, dict):
-        raise ValueError(
+        raise InputError(
             f'{filename} holds a {type(stored).__name__}, expected an object of flags'
         )
     return stored
@@ -378,7 +405,7 @@ def load_dataset(csv_file, image_root=None):
         ValueError: the CSV is empty, not UTF-8, or a line has not two fields.
     """
     if not os.path.isfile(csv_file):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
         )
     try:
@@ -394,7 +421,7 @@ def load_dataset(csv_file, image_root=None):
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
         is_sound = False
     if not is_sound:
-        raise ValueError(f'{csv_file}: {find_bad_line(csv_file)}')
+        raise InputError(f'{csv_file}: {find_bad_line(csv_file)}')
     pids, fids = (table[i].to_numpy(dtype=object) for i in range(2))
     if image_root is not None:
         check_images_exist(csv_file, fids, image_root)
@@ -440,12 +467,12 @@ def check_images_exist(csv_file, fids, image_root, flag='--image_root'):
     if len(missing) == 1 < len(fids) and missing[0] == os.path.join(
         image_root, fids[0]
     ):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{missing[0]}, named in the first line of {csv_file}, does not exist, all '
             'others do; if that line is a heading, remove it'
         )
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f'{len(missing)} of {len(fids)} images in {csv_file} are missing '
             f'(first: {", ".join(missing[:3])}); check {flag}'
         )

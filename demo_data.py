@@ -885,7 +885,7 @@ def write_dataset(
         True if the data set was drawn, False if it was there.
 
     Raises:
-        FileExistsError: the directory holds something else.
+        FileError: the directory holds something else.
     """
     settings = {
         'seed': seed,
@@ -913,12 +913,12 @@ def is_complete(directory, settings):
     """Return whether a directory holds the data set of `settings`; False if empty.
 
     Raises:
-        FileExistsError: it holds something else, or only some of the images.
+        FileError: it holds something else, or only some of the images.
     """
     if not os.path.lexists(directory):
         return False
     if not os.path.isdir(directory):
-        raise FileExistsError(f'{directory} is a file, expected a directory')
+        raise common.FileError(f'{directory} is a file, expected a directory')
     if not os.listdir(directory):
         return False
     refusal = 'choose a new directory or remove this one'
@@ -927,17 +927,17 @@ def is_complete(directory, settings):
         found = json.loads(text)
         counts = {subset: found[subset] for subset in SUBSETS}
     except (OSError, ValueError, LookupError, TypeError):
-        raise FileExistsError(
+        raise common.FileError(
             f'{directory} is not empty and no demo data set; {refusal}'
         ) from None
     for name, value in settings.items():
         if found.get(name) != value:
-            raise FileExistsError(
+            raise common.FileError(
                 f'{directory} holds a demo data set of {name} {found.get(name)}, '
                 f'not {value}; {refusal}'
             )
     if counts != count_images(directory):
-        raise FileExistsError(
+        raise common.FileError(
             f'{directory} has lost or gained images since it was drawn; {refusal}'
         )
     return True

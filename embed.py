@@ -182,14 +182,14 @@ def read_training_args(experiment_root):
     stored = OLDER_VALUES | common.read_args(experiment_root)
     missing = [name for name in TRAINING_FLAGS if name not in stored]
     if missing:
-        raise ValueError(
+        raise common.InputError(
             f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
             'flags of a train.py run'
         )
     for name in TRAINING_FLAGS:
         expected = str if name.endswith(('_name', 'precision')) else int
         if not isinstance(stored[name], expected):
-            raise ValueError(
+            raise common.InputError(
                 f'{name} in {experiment_root}/args.json is {stored[name]!r}, expected '
                 f'{"a name" if expected is str else "a whole number"}'
             )
@@ -235,7 +235,7 @@ def image_size(training, crop):
     if crop != 'avgpool' and (
         net_size[0] > pre_crop_size[0] or net_size[1] > pre_crop_size[1]
     ):
-        raise ValueError(
+        raise common.InputError(
             f'--crop_augment {crop} cannot cut {net_size[0]}x{net_size[1]} pixels out '
             f"of the training run's pre-crop size {pre_crop_size[0]}x"
             f'{pre_crop_size[1]}; leave it out'
@@ -256,11 +256,11 @@ def choose_image_root(image_root, experiment_root, training):
     """
     image_root = image_root or training.get('image_root')
     if image_root is None:
-        raise ValueError(
+        raise common.InputError(
             f'{experiment_root}/args.json has no image_root; give --image_root'
         )
     if isinstance(image_root, list):
-        raise ValueError(
+        raise common.InputError(
             f'{experiment_root}/args.json has several image_root '
             f'({", ".join(image_root)}); say with --image_root which one the data set '
             'belongs to'

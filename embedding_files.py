@@ -75,7 +75,7 @@ def load_pair(
     gallery = load(gallery_dataset, gallery_embeddings, has_header, streams_gallery)
     query_dim, gallery_dim = query.embs.shape[1], gallery.embs.shape[1]
     if query_dim != gallery_dim:
-        raise ValueError(
+        raise common.InputError(
             f'{query_embeddings} has {query_dim} dimensions but {gallery_embeddings} '
             f'has {gallery_dim}; embed both sets with the same network'
         )
@@ -94,7 +94,7 @@ def load(csv_file, embeddings_file, has_header=False, streams=False):
     pids, fids = read_csv(csv_file, has_header)
     embs, embedded_fids = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
-        raise ValueError(
+        raise common.InputError(
             f'{embeddings_file} has {len(embs)} embeddings but {csv_file} has '
             f'{len(fids)} rows; embed this very CSV'
         )
@@ -129,14 +129,16 @@ def read_csv(csv_file, has_header=False):
             names the line.
     """
     if not os.path.isfile(csv_file):
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
         )
     try:
         with open(csv_file, encoding='utf-8-sig', newline='') as file:
             rows = list(csv.reader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f'{csv_file}: {common.find_bad_line(csv_file)}') from error
+        raise common.InputError(
+            f'{csv_file}: {common.find_bad_line(csv_file)}'
+        ) from error
     columns = choose_columns(rows.pop(0) if has_header and rows else [])
     check_fields(rows, columns, csv_file, has_header)
     if columns is None:
@@ -175,7 +177,7 @@ def check_fields(rows, columns, csv_file, has_header):
     width = 3 if rows and columns is None and len(rows[0]) == 3 else 2
     wanted = 'three fields, PID,FID,CAMERA' if width == 3 else 'two fields, PID,FID'
     if not rows:
-        raise ValueError(
+        raise common.InputError(
             f'{csv_file}: the file is empty; expected {wanted} in every line'
         )
     for number, row in enumerate(rows, start=1 + has_header):
@@ -185,12 +187,12 @@ def check_fields(rows, columns, csv_file, has_header):
         else:
             is_short, fields = len(row) != width, row
         if is_short:
-            raise ValueError(
+            raise common.InputError(
                 f'{csv_file}: line {number} has {len(row)} field(s); expected '
                 + (wanted if columns is None else 'those that the header names')
             )
         if '' in fields:
-            raise ValueError(
+            raise common.InputError(
                 f'{csv_file}: line {number} has an empty field; expected '
                 + (wanted if columns is None else 'those that the header names')
             )
@@ -231,13 +233,13 @@ def open_numpy(filename):
             with content:
                 arrays = {name: content[name] for name in content.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} is not a complete NumPy file of numbers ({error})'
         ) from error
     names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
     if len(names) != 1 and names[:1] != ['emb'] or not is_matrix(arrays[names[0]]):
         found = ', '.join(f'{n} {list(a.shape)} {a.dtype}' for n, a in arrays.items())
-        raise ValueError(
+        raise common.InputError(
             f'{filename} has no embeddings; expected one array emb of shape [N, D], '
             f'found {found or "nothing"}'
         )
@@ -252,14 +254,14 @@ def open_hdf5(filename):
         embs = next((file[name] for name in NAMES if name in file), None)
         if not is_embedding_matrix(embs):
             with file:
-                raise ValueError(
+                raise common.InputError(
                     f'{filename} has no embeddings; expected an HDF5 data set emb of '
                     f'shape [N, D], found {describe_datasets(file)}'
                 )
         # The file is closed once nobody holds the data set any more.
         return embs, file['fid'].asstr()[:] if 'fid' in file else None
     except OSError as error:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} is not a complete HDF5 file; expected what embed.py writes '
             f'({error})'
         ) from error
@@ -297,7 +299,7 @@ def check_fids(fids, embedded_fids, csv_file, embeddings_file, first_row=0):
     differing = [row for row, fid in enumerate(fids) if fid != embedded_fids[row]]
     if differing:
         row = differing[0]
-        raise ValueError(
+        raise common.InputError(
             f'{len(differing)} of {len(fids)} rows of {csv_file} and {embeddings_file} '
             f'are different images (first: row {first_row + row + 1}, '
             f'{fids[row]} in the CSV, '
@@ -314,7 +316,7 @@ def check_finite(embs, fids, embeddings_file):
         bad_rows += (start + np.flatnonzero(~is_finite)).tolist()
     if bad_rows:
         row = bad_rows[0]
-        raise ValueError(
+        raise common.InputError(
             f'{len(bad_rows)} of {len(embs)} embeddings in {embeddings_file} have NaN '
             f'or infinite values (first: row {row + 1}, {fids[row]}); no distance to '
             'them exists, embed again'
@@ -418,7 +420,7 @@ def refuse_diverged(embs, fids):
     """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
     bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
     if len(bad):
-        raise ValueError(
+        raise common.InputError(
             f'the embedding of {fids[bad[0]]} is not finite; the network has diverged '
             'in training: choose an earlier --checkpoint'
         )

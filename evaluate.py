@@ -230,7 +230,9 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
     """
     if pool is not None:
         if not hasattr(excluder, 'tracklet'):
-            raise ValueError('--pool needs names with tracklets; use --excluder mars')
+            raise common.InputError(
+                '--pool needs names with tracklets; use --excluder mars'
+            )
         query, gallery = (
             pool_dataset(side, map(excluder.tracklet, side.fids), pool)
             for side in (query, gallery)
@@ -241,7 +243,7 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
         )
     if multi_query is not None:
         if not hasattr(excluder, 'parse'):
-            raise ValueError(
+            raise common.InputError(
                 '--multi_query needs cameras, which --excluder diagonal has not'
             )
         query = pool_dataset(query, map(excluder.parse, query.fids), multi_query)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import common
 from precision import is_native
 
 # slim's variance scaling: truncated normal, variance 2 / fan-in (He et al. 2015).
@@ -200,7 +201,7 @@ def synchronise_batch_norm(model):
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     if foreign:
-        raise ValueError(
+        raise common.InputError(
             f"--sync_batch_norm does not reach Keras' own batch norm, of which this "
             f'network has {len(foreign)} (first: {foreign[0].name}); leave it out, or '
             'choose another --model_name'

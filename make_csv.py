@@ -199,7 +199,7 @@ def check_not_replaced(csv_file, output_dir, prefix, splits):
     for split_name in splits:
         filename = os.path.join(output_dir, f'{prefix}_{split_name}.csv')
         if os.path.realpath(filename) == os.path.realpath(csv_file):
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} is the CSV to split and would be replaced; choose another '
                 '--prefix or --output_dir'
             )
@@ -225,7 +225,7 @@ def keep_existing(root, split, rows):
     """
     existing = [row for row in rows if os.path.isfile(os.path.join(root, row[1]))]
     if not existing:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'none of the {len(rows)} {split} images exists under {root}'
             + (f' (first: {rows[0][1]})' if rows else '')
         )
@@ -241,7 +241,9 @@ def sort_rows(rows):
     try:
         return sorted(rows, key=lambda row: ','.join(row).encode('utf-8'))
     except UnicodeEncodeError as error:
-        raise ValueError(f'the name {error.object!r} is not UTF-8; rename it') from None
+        raise common.InputError(
+            f'the name {error.object!r} is not UTF-8; rename it'
+        ) from None
 
 
 def describe_gaps(listed, splits, complete):

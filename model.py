@@ -5,6 +5,7 @@ import inspect
 
 import keras
 
+import common
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import policy
@@ -60,7 +61,7 @@ def build_net(model_name, last_stride):
     if 'last_stride' in inspect.signature(build).parameters:
         return build(last_stride=last_stride)
     if last_stride != LAST_STRIDE:
-        raise ValueError(
+        raise common.InputError(
             f'--last_stride {last_stride} is not for --model_name {model_name}, whose '
             'strides are fixed; leave it out, or choose a ResNet'
         )
@@ -70,6 +71,6 @@ def build_net(model_name, last_stride):
 def check_choice(flag, name, choices):
     """Raise ValueError unless `name` is one of a registry's choices."""
     if name not in choices:
-        raise ValueError(
+        raise common.InputError(
             f'--{flag} {name} is unknown; expected one of {", ".join(choices)}'
         )

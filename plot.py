@@ -71,7 +71,7 @@ def read_events(experiment_root):
     # Of TensorFlow 1, as the original wrote them.
     older = [*events.Tags()['scalars'], *events.Tags()['histograms']]
     if not tags and not older:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'no TensorBoard events in {experiment_root}; expected an experiment root '
             'of train.py'
         )
@@ -82,7 +82,7 @@ def read_events(experiment_root):
         if events.SummaryMetadata(tag).plugin_data.plugin_name in kinds
     ]
     if not set(curves) & set(CURVES):
-        raise ValueError(
+        raise common.InputError(
             f'none of the curves of train.py is among the TensorBoard events in '
             f'{experiment_root} (first: {sorted([*tags, *older])[0]}); expected an '
             'experiment root of train.py'

@@ -35,7 +35,7 @@ def policy(precision):
         ValueError: it is none of them.
     """
     if precision not in POLICIES:
-        raise ValueError(
+        raise common.InputError(
             f'--precision {precision} is unknown; expected one of '
             f'{", ".join(PRECISION_CHOICES)}'
         )

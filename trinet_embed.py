@@ -110,7 +110,7 @@ def read_image(filename):
     except cv2.error:  # The file is empty, or its image is too large for OpenCV.
         image = None
     if image is None:
-        raise ValueError(f'{filename} is not an image that OpenCV can read')
+        raise common.InputError(f'{filename} is not an image that OpenCV can read')
     height, width = _trinet.IMAGE_SIZE
     return cv2.resize(image, (width, height))
 

@@ -3,6 +3,8 @@
 import os
 import re
 
+import common
+
 # What images.py can decode. Everything else (Thumbs.db, readme.txt) is left out.
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png')
 
@@ -23,7 +25,7 @@ def require(root, names):
     """Raise FileNotFoundError unless every one of `names` exists under `root`."""
     missing = [name for name in names if not os.path.exists(os.path.join(root, name))]
     if missing:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{root} lacks {", ".join(missing)}; expected {", ".join(names)} in it'
         )
 
@@ -39,7 +41,9 @@ def find_first(root, names):
     for name in names:
         if os.path.exists(os.path.join(root, name)):
             return name
-    raise FileNotFoundError(f'{root} lacks {names[0]}; expected {" or ".join(names)}')
+    raise common.MissingFileError(
+        f'{root} lacks {names[0]}; expected {" or ".join(names)}'
+    )
 
 
 def read_named_images(root, folders, pattern, example):
@@ -70,13 +74,13 @@ def read_named_folder(root, folder, pattern, example):
     """Return the (pid, fid) of every image in one folder; see read_named_images."""
     names = [name for name in os.listdir(os.path.join(root, folder)) if is_image(name)]
     if not names:
-        raise ValueError(
+        raise common.InputError(
             f'{root} has no image in {folder}; expected files like {example} there'
         )
     matches = {name: re.match(pattern, name) for name in names}
     strangers = sorted(name for name, match in matches.items() if match is None)
     if strangers:
-        raise ValueError(
+        raise common.InputError(
             f'no PID in the names of {len(strangers)} of {len(names)} images in '
             f'{folder} (first: {strangers[0]}); names look like {example}'
         )

@@ -4,6 +4,8 @@ import typing
 
 import numpy as np
 
+import common
+
 
 class Split(typing.NamedTuple):
     """Rows of a data set, each in one of three parts; int64, ascending.
@@ -45,7 +47,7 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
         rows_of_pid.setdefault(pid, []).append(row)
     names = sorted(rows_of_pid)
     if not 0 < num_val_pids < len(names):
-        raise ValueError(
+        raise common.InputError(
             f'{num_val_pids} of {len(names)} PIDs asked for validation; at least one '
             'is needed there, and at least one to train on'
         )
@@ -59,7 +61,7 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
         queries_of_pid[pid] = [rows[i] for i in chosen]
     eligible = [pid for pid in names if queries_of_pid[pid]]
     if num_val_pids > len(eligible):
-        raise ValueError(
+        raise common.InputError(
             f'{num_val_pids} PIDs asked for validation, but only {len(eligible)} of '
             f'the {len(names)} have two images that the excluder lets match; ask for '
             'fewer'

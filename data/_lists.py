@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import scipy.io
 
+import common
 from data import _folders
 
 # What SciPy raises on files that are cut off, damaged, of version 7.3, or not MATLAB's.
@@ -40,13 +41,13 @@ def read_table(root, filename, header):
     columns = header.split()
     for number, fields in enumerate(lines, start=1):
         if fields and len(fields) != len(columns):
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} line {number} has {len(fields)} field(s); expected '
                 f'{len(columns)}: {header}'
             )
     table = [fields for fields in lines if fields and fields != columns]
     if not table:
-        raise ValueError(f'{filename} is empty; expected lines of: {header}')
+        raise common.InputError(f'{filename} is empty; expected lines of: {header}')
     return table
 
 
@@ -69,10 +70,12 @@ def load_matlab(root, filename, names):
     try:
         content = scipy.io.loadmat(os.path.join(root, filename), squeeze_me=True)
     except UNREADABLE as error:
-        raise ValueError(f'{filename} is not readable as MATLAB: {error}') from error
+        raise common.InputError(
+            f'{filename} is not readable as MATLAB: {error}'
+        ) from error
     missing = [name for name in names if name not in content]
     if missing:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} lacks {", ".join(missing)}; expected {", ".join(names)}'
         )
     return [np.atleast_1d(content[name]) for name in names]

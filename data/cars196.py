@@ -15,6 +15,7 @@ Categorization"; split: Song et al. 2016, arXiv:1511.06452. The counts are the
 published ones; no copy was at hand to count.
 """
 
+import common
 from data import _folders, _lists
 
 COMPLETE = {'train': 8054, 'test': 8131}
@@ -53,7 +54,7 @@ def read_annotations(root, filename, path_field, folder=''):
     (annotations,) = _lists.load_matlab(root, filename, ['annotations'])
     missing = {path_field, 'class'}.difference(annotations.dtype.names or ())
     if missing:
-        raise ValueError(
+        raise common.InputError(
             f'annotations in {filename} lack {", ".join(sorted(missing))}; expected '
             f'{path_field} and class'
         )

@@ -22,6 +22,7 @@ names of the third form are from memory.
 
 import os
 
+import common
 from data import _folders, _lists
 
 COMPLETE = {
@@ -46,7 +47,7 @@ def read(root):
         elif os.path.isdir(os.path.join(root, boxes)):
             splits |= read_folders(root, boxes)
     if not splits:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{root} lacks cuhk03_new_protocol_config_detected.mat (or _labeled.mat); '
             'expected that file beside the images, or a folder detected or labeled'
         )

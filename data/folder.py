@@ -13,6 +13,7 @@ Source: ours; the layout of torchvision's ImageFolder, among others.
 
 import os
 
+import common
 from data import _folders
 
 COMPLETE = {}
@@ -43,7 +44,7 @@ def refuse_loose_images(directory):
     """Raise ValueError if images lie directly in `directory`: whose would they be?"""
     loose = sorted(name for name in os.listdir(directory) if _folders.is_image(name))
     if loose:
-        raise ValueError(
+        raise common.InputError(
             f'{directory} holds {len(loose)} image(s) that belong to no identity '
             f'(first: {loose[0]}); expected one sub-folder per identity'
         )
@@ -59,7 +60,7 @@ def read_identities(root, folder):
         for filename in walk_images(os.path.join(directory, pid))
     ]
     if not rows:
-        raise ValueError(
+        raise common.InputError(
             f'{directory} holds no images; expected one sub-folder per identity'
         )
     return rows

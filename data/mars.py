@@ -23,6 +23,7 @@ were counted: 625 training and 634 test PIDs besides those two.
 
 import numpy as np
 
+import common
 from data import _folders, _lists
 
 COMPLETE = {'train': 509914, 'query': 114493, 'test': 566596}
@@ -61,11 +62,11 @@ def read_tracklets(root, part):
     (tracks,) = _lists.load_matlab(root, filename, [f'track_{part}_info'])
     tracks = np.atleast_2d(tracks)  # [T, 4]: first and last frame, PID, camera
     if tracks.shape[1] != 4:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} has shape {list(tracks.shape)}; expected [tracklets, 4]'
         )
     if tracks[:, 1].max() > len(frames):
-        raise ValueError(
+        raise common.InputError(
             f'{filename} counts {tracks[:, 1].max()} frames, info/{part}_name.txt '
             f'names {len(frames)}; take both from the same release'
         )

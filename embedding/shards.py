@@ -61,7 +61,7 @@ def rows_of(part, num_images, batch_size):
     """
     num_batches = -(-num_images // batch_size)
     if part.count > num_batches:
-        raise ValueError(
+        raise common.InputError(
             f'--shard {part}: {num_images} images in batches of {batch_size} make '
             f'{num_batches} part(s) at most; choose fewer parts or a smaller '
             '--batch_size, the same for all'
@@ -125,19 +125,19 @@ def find(filename):
     names = sorted(os.listdir(directory)) if directory.is_dir() else []
     counts = sorted({int(m[2]) for m in map(pattern.fullmatch, names) if m})
     if not counts:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'no parts of {filename}: {name_of(filename, Shard(1, 2))} and the like '
             'were expected; compute them with --shard'
         )
     if len(counts) > 1:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} has parts of {len(counts)} divisions (into '
             f'{", ".join(map(str, counts))}); remove those that do not belong to it'
         )
     parts = [Shard(i, counts[0]) for i in range(1, counts[0] + 1)]
     missing = [p for p in parts if not os.path.isfile(name_of(filename, p))]
     if missing:
-        raise FileNotFoundError(
+        raise common.MissingFileError(
             f'{len(missing)} of {counts[0]} parts of {filename} are missing (first: '
             f'{name_of(filename, missing[0])}); compute it with --shard {missing[0]}'
         )
@@ -164,7 +164,7 @@ def check(filenames, args, fids, shape):
         part = Shard(index, len(filenames))
         header = read_header(filename, part, len(shape) == 3)
         if header.part != part:
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} holds part {header.part}, by its name {part}; compute it '
                 f'again with --shard {part}'
             )
@@ -172,7 +172,7 @@ def check(filenames, args, fids, shape):
         rows = rows_of(part, len(fids), args['batch_size'])
         expected = (*shape[:-2], len(rows), shape[-1])
         if header.shape != expected:
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} has embeddings of shape {list(header.shape)}, but part '
                 f'{part} of {args["dataset"]} has {list(expected)}; embed this very CSV'
             )
@@ -183,7 +183,7 @@ def check(filenames, args, fids, shape):
         first = first or header
         for name, value in header.origin.items():
             if value != first.origin[name]:
-                raise ValueError(
+                raise common.InputError(
                     f'{filename} and {filenames[0]} differ in {name} ({value} and '
                     f'{first.origin[name]}); embed all parts alike'
                 )
@@ -237,7 +237,7 @@ def read_header(filename, part, has_variants):
                 file['fid'].asstr()[:],
             )
     except (OSError, KeyError, ValueError) as error:
-        raise ValueError(
+        raise common.InputError(
             f'{filename} is not a complete file of embed.py --shard ({error}); compute '
             f'it again with --shard {part}'
         ) from error
@@ -247,7 +247,7 @@ def check_flags(filename, stored, args):
     """Raise ValueError if a part was computed with other flags, but for FREE_FLAGS."""
     for name in sorted((stored.keys() | args.keys()) - FREE_FLAGS):
         if stored.get(name) != args.get(name):
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} was embedded with --{name} {stored.get(name)}, this '
                 f'command has {args.get(name)}; repeat the flags of the parts'
             )
@@ -281,4 +281,4 @@ def read(filenames, batch_size, has_variants):
                     yield range(done, done + batch.shape[1]), batch
                     done += batch.shape[1]
         except OSError as error:
-            raise ValueError(f'{filename} is damaged ({error})') from error
+            raise common.InputError(f'{filename} is damaged ({error})') from error

@@ -20,6 +20,8 @@ import typing
 
 import numpy as np
 
+import common
+
 # Float64 distances of 256 queries to so many gallery images fit a CPU's cache.
 GALLERY_CHUNK = 4096
 
@@ -98,7 +100,7 @@ def scale_to_unit(embs):
     """Return float64 [N, D] scaled to length 1; see cosine for what it raises."""
     largest = np.abs(embs).max(axis=1, keepdims=True, initial=0)
     if not largest.all():
-        raise ValueError(
+        raise common.InputError(
             f'{np.count_nonzero(largest == 0)} embeddings consist of zeros, which have '
             'no cosine distance; choose another metric'
         )
@@ -138,7 +140,7 @@ def compute_distances(query_embs, gallery_embs, metric):
                 chunk = np.asarray(gallery_embs[cols], np.float64)
                 dists[:, cols] = METRICS[metric](query_embs, chunk)
     except FloatingPointError as error:
-        raise ValueError(
+        raise common.InputError(
             f'a {metric} distance exceeds float32 (3.4e38); scale the embeddings down'
         ) from error
     return dists
@@ -399,7 +401,7 @@ def rank_matches(dists, is_ignored, matches):
 def check_any_match(ranks):
     """Raise ValueError if no query has a match: then nothing can be scored."""
     if not any(len(r.ranks) for r in ranks):
-        raise ValueError(
+        raise common.InputError(
             f'none of the {len(ranks)} queries has a match in the gallery that is not '
             'ignored; check that query set, gallery and excluder belong together'
         )

@@ -15,6 +15,7 @@ import typing
 
 import numpy as np
 
+import common
 from evaluation import ranking
 
 # Of float32's 23 bits of mantissa, 11 tell bins apart; the sign is always +.
@@ -84,7 +85,7 @@ def compute_roc(same, different):
 
     num_same, num_different = int(same.sum()), int(different.sum())
     if not num_same or not num_different:
-        raise ValueError(
+        raise common.InputError(
             f'thresholds need pairs of the same and of different identities; found '
             f'{num_same} and {num_different}'
         )

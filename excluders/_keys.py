@@ -6,6 +6,8 @@ is built; a block of queries then costs one integer comparison per pair.
 
 import numpy as np
 
+import common
+
 JUNK_CODE = 0
 UNSEEN_CODE = -1  # Of a query key that no gallery image has.
 
@@ -82,7 +84,7 @@ class PidCameraExcluder(KeyExcluder):
         match = self.match(fid.rpartition('/')[2])
         if match is None:
             name = type(self).__module__.rpartition('.')[2]
-            raise ValueError(
+            raise common.InputError(
                 f'no PID and camera in {fid!r}; {name} names look like {self.example}'
             )
         return match.groups()

@@ -4,6 +4,7 @@ The CSV has a third column, the camera: PID,FID,CAMERA. Otherwise as market1501:
 images of the query's PID by its own camera, and no junk, whose PID is -1.
 """
 
+import common
 from excluders import _columns, _keys
 
 
@@ -19,7 +20,7 @@ class Excluder(_keys.PidCameraExcluder):
             ValueError: none did.
         """
         if not isinstance(fid, _columns.FidWithCamera):
-            raise ValueError(
+            raise common.InputError(
                 f'no camera in the row of {fid!r}; --excluder csv wants three columns, '
                 'PID,FID,CAMERA'
             )

@@ -156,20 +156,20 @@ def read_weights(filename):
             with np.load(file, allow_pickle=False) as arrays:
                 return check_arrays(arrays)
         except ArrayError as error:
-            raise ValueError(f'{filename}: {error}') from error
+            raise common.InputError(f'{filename}: {error}') from error
         except (ValueError, AttributeError, TypeError) as error:
             # What NumPy says of a pickle, of text, and of an .npy file without names.
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} is not an .npz file of arrays; expected one like '
                 'trinet-market1501.npz (pickles are refused), see docs/trinet.md'
             ) from error
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise ValueError(
+            raise common.InputError(
                 f'{filename} is damaged or incomplete ({error}); copy it again'
             ) from error
 
 
-class ArrayError(ValueError):
+class ArrayError(common.InputError):
     """An array of the file is not what the net needs."""
 
 

@@ -324,7 +324,7 @@ def test_full_disk_leaves_old_embeddings(data, small_disk):
 
 def test_output_directory_that_is_a_file_is_named(data):
     (data / 'file').touch()
-    with pytest.raises(NotADirectoryError, match='/file is a file, a directory was'):
+    with pytest.raises(common.FileError, match='/file is a file, a directory was'):
         embed.main(embed_flags(data, '--filename', str(data / 'file' / 'x.h5')))
 
 

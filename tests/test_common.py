@@ -66,8 +66,8 @@ def test_command_is_executable(command):
 @pytest.mark.parametrize(
     'error, line',
     [
-        (ValueError('two\nlines'), 'two lines'),
-        (FileNotFoundError('x.csv does not exist'), 'x.csv does not exist'),
+        (common.InputError('two\nlines'), 'two lines'),
+        (common.MissingFileError('x.csv does not exist'), 'x.csv does not exist'),
         (
             OSError(errno.ENOSPC, 'No space left on device', 'train.log'),
             'train.log: No space left on device',
@@ -88,21 +88,50 @@ def test_foreseeable_error_is_one_line_and_exit_code_1(
     assert capsys.readouterr().err == f'train.py: error: {line}\n'
 
 
-def test_fault_of_ours_keeps_its_traceback():
+@pytest.mark.parametrize(
+    'error', [ValueError('a bug'), OSError('no file is named'), AttributeError('a bug')]
+)
+def test_fault_of_ours_keeps_its_traceback_and_asks_to_be_reported(
+    monkeypatch, capsys, error
+):
     def main():
-        raise KeyError('a bug')
+        raise error
 
-    with pytest.raises(KeyError):
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/train.py'])
+    with pytest.raises(SystemExit) as stop:
         common.run(main)
+    assert stop.value.code == 1
+    first, *_, raised, last = capsys.readouterr().err.splitlines()
+    assert first == 'Traceback (most recent call last):'
+    assert raised == f'{type(error).__name__}: {error}'
+    assert last == (
+        'train.py: error: this is a bug; please report it with the lines above'
+    )
 
 
-def test_traceback_appears_on_request(monkeypatch):
+def test_traceback_of_what_the_user_can_mend_appears_on_request(monkeypatch, capsys):
     def main():
-        raise ValueError('foreseeable')
+        raise common.InputError('foreseeable')
 
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/train.py'])
     monkeypatch.setenv('TRIPLET_TRACEBACK', '1')
-    with pytest.raises(ValueError, match='foreseeable'):
+    with pytest.raises(SystemExit) as stop:
         common.run(main)
+    assert stop.value.code == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first == 'Traceback (most recent call last):'
+    assert last == 'train.py: error: foreseeable'
+
+
+def test_lazy_module_of_a_package_is_its_attribute():
+    code = (
+        'import common; common.lazy_import("visuals.projector"); import visuals;'
+        'print(visuals.projector.SHEET_SIZE)'
+    )
+    process = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert process.stdout == '8192\n', process.stderr
 
 
 def test_interrupted_command_exits_with_130(capsys):
@@ -198,7 +227,7 @@ def test_json_is_sorted_indented_utf8(tmp_path):
 
 
 def test_directory_in_place_of_a_file_is_named(tmp_path):
-    with pytest.raises(IsADirectoryError, match='is a directory, a file name was'):
+    with pytest.raises(common.FileError, match='is a directory, a file name was'):
         common.write_json(str(tmp_path), {})
 
 
@@ -350,20 +379,29 @@ def test_args_json_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name, message',
+    'name, last_line',
     [
-        ('ResourceExhaustedError', ': no room; see "Out of memory" in README.md for'),
-        ('InternalError', 'failed: no room; TRIPLET_TRACEBACK=1 shows where'),
+        (
+            'ResourceExhaustedError',
+            'TensorFlow failed: no room; see "Out of memory" in README.md for what to '
+            'lower',
+        ),
+        ('InternalError', 'this is a bug; please report it with the lines above'),
     ],
 )
-def test_error_of_tensorflow_is_one_line(capsys, name, message):
+def test_of_tensorflows_errors_lack_of_memory_is_one_line(
+    monkeypatch, capsys, name, last_line
+):
     def fail():
         raise getattr(tf.errors, name)(None, None, 'no room\ntrace')
 
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/train.py'])
     with pytest.raises(SystemExit) as stop:
         common.run(fail)
     assert stop.value.code == 1
-    assert message in capsys.readouterr().err
+    *before, last = capsys.readouterr().err.splitlines()
+    assert last == f'train.py: error: {last_line}'
+    assert bool(before) == (name == 'InternalError')
 
 
 def test_messages_nobody_reads_do_not_stop_a_run(monkeypatch):

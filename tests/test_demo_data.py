@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+import common
 import demo_data
 
 SMALL = {
@@ -146,20 +147,20 @@ def test_an_empty_directory_is_filled(tmp_path):
 
 def test_a_foreign_directory_is_refused_and_untouched(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
-    with pytest.raises(FileExistsError, match=f'{tmp_path} is not empty and no demo'):
+    with pytest.raises(common.FileError, match=f'{tmp_path} is not empty and no demo'):
         demo_data.write_dataset(tmp_path, 0, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_a_set_of_another_seed_is_refused(dataset):
-    with pytest.raises(FileExistsError, match='demo data set of seed 0, not 1'):
+    with pytest.raises(common.FileError, match='demo data set of seed 0, not 1'):
         demo_data.write_dataset(dataset, 1, **SMALL)
 
 
 def test_a_set_with_missing_images_is_refused(tmp_path):
     demo_data.write_dataset(tmp_path / 'set', 0, **SMALL)
     next((tmp_path / 'set' / 'query').iterdir()).unlink()
-    with pytest.raises(FileExistsError, match='has lost or gained images'):
+    with pytest.raises(common.FileError, match='has lost or gained images'):
         demo_data.write_dataset(tmp_path / 'set', 0, **SMALL)
 
 

@@ -129,6 +129,7 @@ def test_the_excluder_in_the_documentation_works(tmp_path):
     text = (ROOT / 'docs' / 'excluders.md').read_text(encoding='utf-8')
     module, check = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     shutil.copytree(ROOT / 'excluders', tmp_path / 'excluders')
+    shutil.copy(ROOT / 'common.py', tmp_path)
     (tmp_path / 'excluders' / 'shop.py').write_text(module, encoding='utf-8')
     check += '\nimport excluders\nassert "shop" in excluders.EXCLUDER_CHOICES\n'
     subprocess.run([sys.executable, '-c', check], cwd=tmp_path, check=True)

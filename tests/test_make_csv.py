@@ -119,7 +119,7 @@ def test_missing_folder_is_an_error_and_older_csvs_stay(market, tmp_path):
 
 def test_csvs_are_written_all_or_none(market, tmp_path):
     (tmp_path / 'market1501_test.csv').mkdir()  # Where the last file should go.
-    with pytest.raises(IsADirectoryError, match='market1501_test.csv'):
+    with pytest.raises(common.FileError, match='market1501_test.csv'):
         make('market1501', market, tmp_path)
     assert [path.name for path in tmp_path.glob('*.csv')] == ['market1501_test.csv']
     assert not list(tmp_path.glob('.*.partial'))

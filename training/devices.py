@@ -38,6 +38,10 @@ PROBES, SECS_BETWEEN_PROBES = 3, 5
 GRACE_SECS = 15
 
 
+class WorkerError(common.InputError, ConnectionError):
+    """Another worker is gone, or was never reached."""
+
+
 class Cluster(typing.NamedTuple):
     """The workers of TF_CONFIG.
 
@@ -65,7 +69,7 @@ def read_cluster(config):
         ValueError: it describes none, or has other tasks than workers and one chief.
     """
     if not config:
-        raise ValueError(
+        raise common.InputError(
             '--distribute multi_worker needs the environment variable TF_CONFIG, which '
             f'tells the workers of each other; for the first of two: {EXAMPLE}'
         )
@@ -81,13 +85,13 @@ def read_cluster(config):
         for _, address in tasks:
             split_address(address)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
+        raise common.InputError(
             f'TF_CONFIG is {config!r} ({type(error).__name__}: {error}); expected '
             f'something like {EXAMPLE}'
         ) from error
     names = [name for name, _ in tasks]
     if own not in names or set(jobs) - {'chief', 'worker'}:
-        raise ValueError(
+        raise common.InputError(
             f'TF_CONFIG has the jobs {", ".join(jobs)} and makes this process '
             f'{own[0]} {own[1]}; expected workers, at most one chief, and one of them '
             f'as the task, such as {EXAMPLE}'
@@ -128,7 +132,7 @@ def connect(distribute):
     if distribute == 'none':
         return OneReplica()
     if distribute not in DISTRIBUTE_CHOICES:
-        raise ValueError(
+        raise common.InputError(
             f'--distribute {distribute} is unknown; expected one of '
             f'{", ".join(DISTRIBUTE_CHOICES)}'
         )
@@ -163,7 +167,7 @@ class OneReplica:
     def check_batch_size(self, batch_size):
         """Raise ValueError unless a batch can be split evenly over the replicas."""
         if batch_size % self.num_replicas:
-            raise ValueError(
+            raise common.InputError(
                 f'a batch of {batch_size} images (--batch_p times --batch_k) cannot be '
                 f'split evenly over {self.num_replicas} devices; choose a multiple of '
                 f'{self.num_replicas}'
@@ -334,7 +338,7 @@ class Workers(Replicas):
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
-            raise ConnectionError(
+            raise WorkerError(
                 f'worker {cluster.index} of {len(cluster.addresses)} cannot reach the '
                 f'others ({common.tensorflow_reason(error)}); start them all, with the '
                 'same addresses in TF_CONFIG'
@@ -372,7 +376,7 @@ class Workers(Replicas):
             gone = None if is_local else self.watchdog.find_first_gone()
             if gone is None:
                 raise
-            raise ConnectionError(self.watchdog.describe(gone)) from error
+            raise WorkerError(self.watchdog.describe(gone)) from error
 
     def sum_over_replicas(self, values):
         """Return the sum of a PerReplica of tensors."""
@@ -411,7 +415,7 @@ class Workers(Replicas):
         for worker, others in enumerate(self.exchange(values)):
             for name in sorted(set(values) | set(others)):
                 if values.get(name) != others.get(name):
-                    raise ValueError(
+                    raise common.InputError(
                         f'{name} is {values.get(name)} on worker {self.cluster.index} '
                         f'and {others.get(name)} on worker {worker}; {what_to_do}'
                     )
@@ -425,7 +429,7 @@ def check_port(cluster):
         try:
             server.bind(('', port))
         except OSError as error:
-            raise OSError(
+            raise common.FileError(
                 f'worker {cluster.index} cannot listen on port {port} '
                 f'({error.strerror}); choose another one in TF_CONFIG'
             ) from error

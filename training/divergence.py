@@ -3,6 +3,7 @@
 import numpy as np
 
 import checkpoints
+import common
 from training import optimizers
 
 
@@ -38,7 +39,7 @@ def check_weights(state, step):
 
 def divergence(what, step, state):
     """Return the ValueError that tells of a run that has diverged."""
-    return ValueError(
+    return common.InputError(
         f'{what} in iteration {step}; the last good checkpoint is '
         f'{checkpoints.latest(state.directory)}. Start anew with a lower '
         '--learning_rate, or with that file as --initial_checkpoint'

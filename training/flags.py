@@ -665,12 +665,12 @@ def check_stored_args(parser, stored, experiment_root):
     for action in parser._actions:
         value = stored.get(action.dest)
         if value is not None and not is_possible(action, value):
-            raise ValueError(
+            raise common.InputError(
                 f'--{action.dest} {value!r} in {experiment_root}/args.json is no value '
                 'that the flag takes; restore what train.py wrote'
             )
         if action.choices and value is not None and value not in action.choices:
-            raise ValueError(
+            raise common.InputError(
                 f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
                 f'expected one of {", ".join(map(str, action.choices))}'
             )

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 import batches
+import common
 import images
 from common import free_memory
 
@@ -91,7 +92,7 @@ def estimate_bytes(paths):
 
 def too_large(num_images, expected, free):
     """Return the ValueError about images that do not fit."""
-    return ValueError(
+    return common.InputError(
         f'--cache: {num_images} decoded images need {expected / 1e9:.1f} GB or more, '
         f'{free / 1e9:.1f} GB of memory are free; leave --cache out'
     )

@@ -270,7 +270,7 @@ class Journal:
         try:
             yield
         except tf.errors.OpError as error:
-            raise OSError(
+            raise common.FileError(
                 f"cannot write TensorBoard's events in {self.directory} "
                 f'({common.tensorflow_reason(error)})'
             ) from error
@@ -360,7 +360,7 @@ class ArrayFile:
                 header['dtype'],
                 header['shape'][1:],
             ):
-                raise ValueError(
+                raise common.InputError(
                     f'{self.filename} holds rows {old["dtype"]} {old["shape"][1:]}, '
                     f'this run writes {header["dtype"]} {header["shape"][1:]}; move '
                     'it away'

@@ -72,7 +72,7 @@ class HeldOut:
             is_match = self.query_pids[rows, None] == self.gallery_pids  # [rows, G]
             if (is_match & ~self.is_ignored(rows)).any():
                 return
-        raise ValueError(
+        raise common.InputError(
             f'none of the {len(self.query_pids)} validation queries has a match in '
             f'{gallery_csv} that is not ignored; check --val_set, --val_query and '
             '--val_excluder'
@@ -100,7 +100,7 @@ class HeldOut:
                 angle is asked for).
         """
         if not np.isfinite(embs).all():
-            raise ValueError('some embeddings are not finite')
+            raise common.InputError('some embeddings are not finite')
         gallery_embs = embs[: len(self.gallery_fids)]
         query_embs = embs[len(self.gallery_fids) :] if self.has_queries else embs
         ranks = ranking.rank(

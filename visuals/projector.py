@@ -45,7 +45,7 @@ def choose_tile_size(num_images):
     tile_size = min(LARGEST_TILE, SHEET_SIZE // thumbnails.count_columns(num_images))
     if tile_size < SMALLEST_TILE:
         most = (SHEET_SIZE // SMALLEST_TILE) ** 2
-        raise ValueError(
+        raise common.InputError(
             f'{num_images} images are too many for a projector, at most {most}; choose '
             'some with --num_images'
         )

@@ -9,6 +9,8 @@ import pathlib
 
 import numpy as np
 
+import common
+
 # The second line of a colour is dashed, and so on: ten colours come again.
 LINE_STYLES = ('-', '--', ':', '-.')
 
@@ -28,9 +30,9 @@ def read_scores(filename):
     try:
         scores = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{filename} is not valid JSON: {error}') from error
+        raise common.InputError(f'{filename} is not valid JSON: {error}') from error
     if not is_drawable(scores):
-        raise ValueError(
+        raise common.InputError(
             f'{filename} has no mAP and CMC, or an incomplete ROC or histogram; '
             'expected a JSON file of evaluate.py'
         )

@@ -6,6 +6,8 @@ import os
 import cv2
 import numpy as np
 
+import common
+
 # Of a JPEG in 0..100: artefacts are hard to see, and files a third of quality 95.
 JPEG_QUALITY = 85
 
@@ -19,12 +21,12 @@ def read_image(image_root, fid):
     """
     filename = os.path.join(image_root, fid)
     if not os.path.isfile(filename):
-        raise FileNotFoundError(f'{filename} is missing; check --image_root')
+        raise common.MissingFileError(f'{filename} is missing; check --image_root')
     # Through a buffer: imread would add OpenCV's own complaint on stderr.
     content = np.fromfile(filename, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
     if image is None:
-        raise ValueError(f'{filename} is not an image that OpenCV can decode')
+        raise common.InputError(f'{filename} is not an image that OpenCV can decode')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
