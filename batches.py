@@ -4,6 +4,7 @@ Every batch is a pure function of (data set, seed, step): a run that was interru
 goes on with exactly the images it would have seen.
 """
 
+import collections
 import functools
 import typing
 
@@ -55,12 +56,19 @@ class Sampler:
         batch_k: images per PID, K.
         seed: non-negative int.
 
+    Attributes:
+        rows: list of int64 arrays, the rows of each PID.
+        pid_codes: int64 [N], the number of each row's PID in that list.
+
     Raises:
-        ValueError: there are fewer PIDs than P.
+        InputError: there are fewer PIDs than P.
     """
 
     def __init__(self, pids, batch_p, batch_k, seed):
         names, self.rows = common.group_rows(pids)
+        self.pid_codes = np.empty(len(pids), np.int64)
+        for code, rows in enumerate(self.rows):
+            self.pid_codes[rows] = code
         if len(names) < batch_p:
             raise common.InputError(
                 f'the data set has {len(names)} PIDs, fewer than --batch_p {batch_p}; '
@@ -68,6 +76,7 @@ class Sampler:
             )
         self.batch_p = batch_p
         self.batch_k = batch_k
+        self.batch_size = batch_p * batch_k
         self.seed = seed
         self.batches_per_pass = len(names) // batch_p
         # A batch needs its pass's order of PIDs, the next batch mostly the same one.
@@ -93,54 +102,93 @@ class Sampler:
         return rng.permutation(np.tile(rows, copies))[: self.batch_k]
 
 
-def training_batches(
-    sampler,
-    paths,
-    augmentation,
-    first_step,
-    last_step,
-    loading_threads,
-    cache=None,
-    part=slice(None),
-):
-    """Return the training batches of the steps in [first_step, last_step).
+class Batch(typing.NamedTuple):
+    """Images of a training batch.
+
+    Attributes:
+        rows: int64 [B], of the data set; the whole batch's.
+        images: float32 [B, H, W, 3] in 0..255, or the part of them that was asked for.
+    """
+
+    rows: np.ndarray
+    images: tf.Tensor
+
+
+class TrainingBatches:
+    """Iterator over the training batches of some steps, each a Batch.
 
     Args:
         sampler: a Sampler.
         paths: sequence [N] of str, the image files.
         augmentation: an Augmentation.
-        first_step, last_step: numbers of the first batch and of the one after the
-            last.
+        steps: range, the numbers of the batches.
         loading_threads: images read at the same time.
         cache: an image_cache.ImageCache of these files, or None to read them. The
             batches are the same, bit for bit.
         part: slice of the batch, where other processes read the rest of it.
-
-    Returns:
-        tf.data.Dataset of (rows int64 [B], images float32 [B, H, W, 3] in 0..255), or
-        of that part of them.
     """
-    seed_of_images = seed_from(sampler.seed, AUGMENT_STREAM)
-    all_paths = tf.constant(paths)  # [N]
-    batch_size = sampler.batch_p * sampler.batch_k
-    positions = np.arange(batch_size)[part]  # Of the part's images in their batch.
 
-    def rows_of_steps():
-        for step in range(first_step, last_step):
-            # Images of different batches have different numbers, hence other flips.
-            yield sampler.draw(step)[part], step * batch_size + positions
+    def __init__(
+        self,
+        sampler,
+        paths,
+        augmentation,
+        steps,
+        loading_threads,
+        cache=None,
+        part=slice(None),
+    ):
+        self.sampler = sampler
+        self.paths = paths
+        self.steps = steps
+        self.part = part
+        self.drawn = collections.deque()  # Rows of the batches that are on their way.
+        seed_of_images = seed_from(sampler.seed, AUGMENT_STREAM)
+        all_paths = tf.constant(paths)  # [N]
 
-    def load(row, number):
-        seed = tf.stack([seed_of_images, number])
-        image = images.decode(all_paths[row]) if cache is None else cache.read(row)
-        return row, training_image(image, augmentation, seed)
+        def load(row, number):
+            seed = tf.stack([seed_of_images, number])
+            image = images.decode(all_paths[row]) if cache is None else cache.read(row)
+            return training_image(image, augmentation, seed)
 
-    shape = tf.TensorSpec([len(positions)], tf.int64)
-    dataset = tf.data.Dataset.from_generator(
-        rows_of_steps, output_signature=(shape, shape)
-    )
-    dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
-    return dataset.batch(len(positions), drop_remainder=True).prefetch(2)
+        part_size = len(range(sampler.batch_size)[part])
+        shape = tf.TensorSpec([part_size], tf.int64)
+        dataset = tf.data.Dataset.from_generator(
+            self.draw, output_signature=(shape, shape)
+        )
+        dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
+        self.images = iter(dataset.batch(part_size, drop_remainder=True).prefetch(2))
+
+    def draw(self):
+        """Yield (rows, numbers) of the part of every batch; numbers tell images apart.
+
+        Images of different batches have different numbers, hence other flips.
+        """
+        batch_size = self.sampler.batch_size
+        for step in self.steps:
+            rows = self.sampler.draw(step)
+            self.drawn.append(rows)
+            numbers = step * batch_size + np.arange(batch_size)
+            yield rows[self.part], numbers[self.part]
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        """Return the Batch of the next step.
+
+        Raises:
+            StopIteration: there is none.
+            InputError: one of its images cannot be read; it is named.
+        """
+        try:
+            batch_images = next(self.images)
+        except tf.errors.OpError as error:
+            refuse_unreadable(
+                [self.paths[row] for row in self.drawn[0][self.part]], error
+            )
+            raise
+        return Batch(self.drawn.popleft(), batch_images)
 
 
 def seed_from(seed, stream):
@@ -196,7 +244,7 @@ def augment(image, augmentation, seed):
 
 
 def image_batches(paths, size, batch_size, loading_threads):
-    """Return the images of a data set, in order.
+    """Yield the images of a data set, in order.
 
     Args:
         paths: sequence [N] of str, the image files.
@@ -204,34 +252,38 @@ def image_batches(paths, size, batch_size, loading_threads):
         batch_size: images per batch, B; the last may have fewer.
         loading_threads: images read at the same time.
 
-    Returns:
-        tf.data.Dataset of float32 [B, height, width, 3] in 0..255.
+    Yields:
+        (rows, images): range of positions in `paths`, and float32
+        [B, height, width, 3] in 0..255.
+
+    Raises:
+        InputError: one of the images cannot be read; it is named.
     """
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths))
     dataset = dataset.map(
         lambda path: images.read_image(path, *size),
         num_parallel_calls=loading_threads,
     )
-    return dataset.batch(batch_size).prefetch(2)
+    iterator = iter(dataset.batch(batch_size).prefetch(2))
+    for first in range(0, len(paths), batch_size):
+        rows = range(first, min(first + batch_size, len(paths)))
+        try:
+            batch = next(iterator)
+        except tf.errors.OpError as error:
+            refuse_unreadable([paths[row] for row in rows], error)
+            raise
+        yield rows, batch
 
 
-def next_batch(iterator, upcoming_paths):
-    """Return an iterator's next batch; an unreadable image is named.
+def refuse_unreadable(paths, error):
+    """Raise an InputError that names the first unreadable file, if there is one.
 
     Args:
-        iterator: over a data set of this module.
-        upcoming_paths: function that returns the files of that batch, list of str.
-
-    Raises:
-        StopIteration: there is none.
-        ValueError: one of its images cannot be read.
+        paths: list of str, image files.
+        error: what TensorFlow raised when it read them.
     """
-    try:
-        return next(iterator)
-    except tf.errors.OpError as error:
-        culprit = images.find_unreadable(upcoming_paths())
-        if culprit is None:
-            raise
+    culprit = images.find_unreadable(paths)
+    if culprit is not None:
         name, reason = culprit
         raise common.InputError(
             f'{name} is not a readable image ({reason}); replace it, or remove its '

@@ -386,20 +386,18 @@ class TrainingState:
         """
         if not self.is_writer:
             return
-        try:
-            self.manager.save(checkpoint_number=step)
-        except (tf.errors.OpError, OSError) as error:
-            # TensorFlow leaves the half of a file that it could write.
-            shutil.rmtree(
-                os.path.join(self.directory, f'checkpoint-{step}_temp'),
-                ignore_errors=True,
-            )
-            is_tensorflows = isinstance(error, tf.errors.OpError)
-            reason = common.tensorflow_reason(error) if is_tensorflows else error
-            raise common.FileError(
-                f'cannot write checkpoint-{step} to {self.directory} ({reason}); '
-                'earlier checkpoints are unharmed'
-            ) from error
+        name = f'checkpoint-{step}'
+        with common.writing(
+            f'cannot write {name} to {self.directory}',
+            '; earlier checkpoints are unharmed',
+        ):
+            try:
+                self.manager.save(checkpoint_number=step)
+            except BaseException:
+                # TensorFlow leaves the half of a file that it could write.
+                half = os.path.join(self.directory, f'{name}_temp')
+                shutil.rmtree(half, ignore_errors=True)
+                raise
 
     def save_best(self, record):
         """Write weights and step as `best`, and what is told of them to best.json.
@@ -419,19 +417,16 @@ class TrainingState:
             for state in ('partial', 'complete')
         )
         shutil.rmtree(partial, ignore_errors=True)
-        try:
-            os.makedirs(partial)
-            tf.train.Checkpoint(**weights).write(os.path.join(partial, BEST_NAME))
-            common.write_json(os.path.join(partial, BEST_RECORD), record)
-            os.rename(partial, complete)
+        with common.writing(f'cannot write {BEST_NAME} to {self.directory}'):
+            try:
+                os.makedirs(partial)
+                tf.train.Checkpoint(**weights).write(os.path.join(partial, BEST_NAME))
+                common.write_json(os.path.join(partial, BEST_RECORD), record)
+                os.rename(partial, complete)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             self.finish_best()
-        except (tf.errors.OpError, OSError) as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            is_tensorflows = isinstance(error, tf.errors.OpError)
-            reason = common.tensorflow_reason(error) if is_tensorflows else error
-            raise common.FileError(
-                f'cannot write {BEST_NAME} to {self.directory} ({reason})'
-            ) from error
 
     def finish_best(self):
         """Move a complete new `best` to its place, now or after an interruption.

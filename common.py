@@ -259,6 +259,28 @@ def tensorflow_reason(error):
     return reason.rpartition('}} ')[2].strip(' {}')
 
 
+@contextlib.contextmanager
+def writing(what, hint=''):
+    """Turn what TensorFlow or the system says of writing files into a FileError.
+
+    Args:
+        what: start of the message, such as 'cannot write checkpoint-3'.
+        hint: end of it.
+    """
+    try:
+        yield
+    except InputError:  # It says which file, and why.
+        raise
+    except Exception as error:
+        if is_tensorflow_error(error):
+            reason = tensorflow_reason(error)
+        elif isinstance(error, OSError):
+            reason = error
+        else:
+            raise
+        raise FileError(f'{what} ({reason}){hint}') from error
+
+
 def setup_logging(log_file=None, quiet=False):
     """Return the logger of the commands: messages on stderr, and in `log_file` too.
 

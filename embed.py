@@ -12,36 +12,18 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 
 import os
 import pathlib
+import typing
 
 import aggregators
 import common
+import embedder
 import embedding_files
 import images
 from embedding import shards
 from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
-batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
-embedder = common.lazy_import('embedder')
-layers = common.lazy_import('layers')
-model = common.lazy_import('model')
-
-# What embed.py needs to know of a training run.
-TRAINING_FLAGS = (
-    'model_name',
-    'head_name',
-    'embedding_dim',
-    'net_input_height',
-    'net_input_width',
-    'pre_crop_height',
-    'pre_crop_width',
-    'last_stride',
-    'precision',
-)
-
-# The only values that older runs, and the original's, know; their args.json has none.
-OLDER_VALUES = {'last_stride': 2, 'precision': 'float32'}
 
 
 def build_parser():
@@ -173,88 +155,17 @@ def parse_args(argv):
     return args, variants
 
 
-def read_training_args(experiment_root):
-    """Return the flags of the training run that matter here, as a dict.
-
-    Raises:
-        FileNotFoundError, ValueError: args.json is missing, or lacks one of them.
-    """
-    stored = OLDER_VALUES | common.read_args(experiment_root)
-    missing = [name for name in TRAINING_FLAGS if name not in stored]
-    if missing:
-        raise common.InputError(
-            f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
-            'flags of a train.py run'
-        )
-    for name in TRAINING_FLAGS:
-        expected = str if name.endswith(('_name', 'precision')) else int
-        if not isinstance(stored[name], expected):
-            raise common.InputError(
-                f'{name} in {experiment_root}/args.json is {stored[name]!r}, expected '
-                f'{"a name" if expected is str else "a whole number"}'
-            )
-    return stored
-
-
-def restore_model(training, prefix, precision):
-    """Return (model, report) of a training run and one of its checkpoints.
-
-    The model has its batch norms folded: it embeds faster and cannot be trained.
-
-    Args:
-        training: dict of its flags.
-        prefix: of the checkpoint.
-        precision: number format of its activations and products.
-    """
-    network = model.build_model(
-        training['model_name'],
-        training['head_name'],
-        training['embedding_dim'],
-        precision,
-        training['last_stride'],
-    )
-    report = checkpoints.load_weights(network, prefix)
-    layers.fold(network)
-    return network, report
-
-
-def image_size(training, crop):
-    """Return (height, width) that images are resized to, pixels.
-
-    Args:
-        training: dict of the training run's flags.
-        crop: of --crop_augment, or None.
-
-    Raises:
-        ValueError: the crops are larger than the image.
-    """
-    net_size = training['net_input_height'], training['net_input_width']
-    pre_crop_size = training['pre_crop_height'], training['pre_crop_width']
-    if crop is None:
-        return net_size
-    if crop != 'avgpool' and (
-        net_size[0] > pre_crop_size[0] or net_size[1] > pre_crop_size[1]
-    ):
-        raise common.InputError(
-            f'--crop_augment {crop} cannot cut {net_size[0]}x{net_size[1]} pixels out '
-            f"of the training run's pre-crop size {pre_crop_size[0]}x"
-            f'{pre_crop_size[1]}; leave it out'
-        )
-    return pre_crop_size
-
-
-def choose_image_root(image_root, experiment_root, training):
+def choose_image_root(image_root, experiment_root):
     """Return the directory that FIDs are relative to.
 
     Args:
         image_root: of the command's flags, or None for the training run's.
         experiment_root: of the training run.
-        training: dict of its flags.
 
     Raises:
-        ValueError: the training run has none, or several.
+        InputError: the training run has none, or several.
     """
-    image_root = image_root or training.get('image_root')
+    image_root = image_root or common.read_args(experiment_root).get('image_root')
     if image_root is None:
         raise common.InputError(
             f'{experiment_root}/args.json has no image_root; give --image_root'
@@ -268,51 +179,79 @@ def choose_image_root(image_root, experiment_root, training):
     return image_root
 
 
-def merge(filename, flags, pids, fids, variants, embedding_dim, aggregator):
-    """Join the parts that --shard wrote to the file that one call writes.
+class Output(typing.NamedTuple):
+    """What a file of embeddings holds besides the embeddings.
 
-    Args:
-        filename: of the whole.
-        flags: dict of the flags of that call.
-        pids, fids: sequences [N] of str, the whole data set.
+    Attributes:
+        filename: of the whole data set's file.
         variants: names of images.augmentation_plan, A of them.
         embedding_dim: D.
         aggregator: function of aggregators.py, or None if A is 1.
+        flags: dict of the command's flags.
+    """
+
+    filename: str
+    variants: list
+    embedding_dim: int
+    aggregator: typing.Callable | None
+    flags: dict
+
+
+def merge(output, pids, fids):
+    """Join the parts that --shard wrote to the file that one call writes.
+
+    Args:
+        output: the Output of that call.
+        pids, fids: object arrays [N] of str, the whole data set.
 
     Raises:
-        FileNotFoundError, ValueError: see shards.find and shards.check.
+        FileNotFoundError, InputError: see shards.find and shards.check.
     """
-    shape = (len(fids), embedding_dim)
-    if aggregator is not None:
-        shape = (len(variants), *shape)
-    parts = shards.find(filename)
-    attributes = shards.check(parts, flags, fids, shape)
-    embs = shards.read(parts, flags['batch_size'], aggregator is not None)
+    has_variants = output.aggregator is not None
+    shape = (len(fids), output.embedding_dim)
+    if has_variants:
+        shape = (len(output.variants), *shape)
+    parts = shards.find(output.filename)
+    attributes = shards.check(parts, output.flags, fids, shape)
+    embs = shards.read(parts, output.flags['batch_size'], has_variants)
     # In the order of embedding_files.describe, for the same bytes.
-    attributes = {'args': embedding_files.dump_args(flags)} | attributes
+    attributes = {'args': embedding_files.dump_args(output.flags)} | attributes
+    write(output, output.filename, embs, pids, fids, attributes)
+
+
+def write(output, filename, embs, pids, fids, attributes):
+    """Write embeddings to a file; see embedding_files.write."""
     embedding_files.write(
-        *(filename, embs, fids, variants, embedding_dim, aggregator, attributes),
+        filename,
+        embs,
+        fids,
+        output.variants,
+        output.embedding_dim,
+        output.aggregator,
+        attributes,
         pids=pids,
     )
 
 
 def main(argv=None):
     args, variants = parse_args(argv)
-    training = read_training_args(args.experiment_root)
+    trained = embedder.read_trained_net(args.experiment_root)
     # Joining parts needs no image.
-    image_root = (
-        None
-        if args.merge
-        else choose_image_root(args.image_root, args.experiment_root, training)
-    )
+    image_root = None
+    if not args.merge:
+        image_root = choose_image_root(args.image_root, args.experiment_root)
     pids, fids = common.load_dataset(args.dataset, image_root)
-    size = image_size(training, args.crop_augment)
-    aggregator = aggregators.AGGREGATOR_CHOICES.get(args.aggregator)
+    image_size = trained.image_size(args.crop_augment)
+    output = Output(
+        args.filename,
+        variants,
+        trained.embedding_dim,
+        aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
+        vars(args) | {'merge': False},
+    )
     logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
-        flags = vars(args) | {'merge': False}
-        dim = training['embedding_dim']
-        merge(args.filename, flags, pids, fids, variants, dim, aggregator)
+        merge(output, pids, fids)
         logger.info(f'{args.filename}: {len(fids)} embeddings; the parts stay')
         return
 
@@ -323,30 +262,18 @@ def main(argv=None):
         filename = shards.name_of(filename, args.shard)
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
-    precision = args.precision or training['precision']
-    network, report = restore_model(training, prefix, precision)
+    precision = args.precision or trained.precision
+    ours, report = embedder.Embedder.restore(
+        trained, prefix, precision, image_size, variants
+    )
     logger.info(f'{prefix}: {report}')
-    attributes = embedding_files.describe(vars(args), prefix)
+    attributes = embedding_files.describe(output.flags, prefix)
     if args.shard is not None:
-        attributes |= shards.describe(
-            args.shard,
-            {name: training[name] for name in TRAINING_FLAGS},
-            precision,
-            checkpoints.variables_by_name(network),
-        )
-
+        weights = checkpoints.variables_by_name(ours.network)
+        attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
     paths = common.join_paths(image_root, fids)
-    dataset = batches.image_batches(paths, size, args.batch_size, args.loading_threads)
-    net_size = training['net_input_height'], training['net_input_width']
-    embs = embedder.embed(
-        embedder.make_embed_batch(network, variants, net_size, size),
-        embedder.read_batches(dataset, paths, args.batch_size, args.quiet),
-    )
-    embedding_files.write(
-        *(filename, embs, fids, variants, training['embedding_dim'], aggregator),
-        attributes,
-        pids=pids,
-    )
+    embs = ours.embed_files(paths, args.batch_size, args.loading_threads, args.quiet)
+    write(output, filename, embs, pids, fids, attributes)
     logger.info(f'{filename}: {len(fids)} embeddings')
 
 

@@ -1,80 +1,197 @@
-"""Images of a data set to embeddings, batch by batch: what embeds and validates."""
+"""Images to embeddings by a trained network: whatever embeds, does it here.
 
-import tensorflow as tf
-import tqdm
+embedder, report = Embedder.restore(run, 'exp/checkpoint-25000')
+for rows, embs in embedder.embed_files(paths, batch_size=256, loading_threads=8):
+    ...    # embs: float32 [A, B, D]
+"""
 
-import batches
+import typing
+
+import common
 import images
 
+# Imported at first use: what a training run was can be read without TensorFlow.
+tf = common.lazy_import('tensorflow')
+tqdm = common.lazy_import('tqdm')
+batches = common.lazy_import('batches')
+checkpoints = common.lazy_import('checkpoints')
+layers = common.lazy_import('layers')
+model = common.lazy_import('model')
 
-def make_embed_batch(network, variants, net_size, size):
-    """Return the function that embeds a batch; the net is compiled at its first call.
+# As without test-time augmentation: images resized to the net input.
+PLAIN = images.augmentation_plan(flips=False, crop=None)
+
+
+class TrainedNet(typing.NamedTuple):
+    """What embedding has to know of a training run, named as its flags.
+
+    Attributes:
+        model_name, head_name: modules of nets/ and heads/.
+        embedding_dim: D.
+        net_input_height, net_input_width: what the net sees, pixels.
+        pre_crop_height, pre_crop_width: an image before it is cropped, pixels.
+        last_stride: of a ResNet's last block that has one.
+        precision: number format of activations and products.
+    """
+
+    model_name: str
+    head_name: str
+    embedding_dim: int
+    net_input_height: int
+    net_input_width: int
+    pre_crop_height: int
+    pre_crop_width: int
+    # The only values that older runs, and the original's, know: args.json has none.
+    last_stride: int = 2
+    precision: str = 'float32'
+
+    @property
+    def net_size(self):
+        """(height, width) that the net sees, pixels."""
+        return self.net_input_height, self.net_input_width
+
+    @property
+    def pre_crop_size(self):
+        """(height, width) of an image before it is cropped, pixels."""
+        return self.pre_crop_height, self.pre_crop_width
+
+    def image_size(self, crop):
+        """Return (height, width) that images are resized to, pixels.
+
+        Args:
+            crop: one of images.CROP_CHOICES, or None.
+
+        Raises:
+            InputError: the crops are larger than the image.
+        """
+        if crop is None:
+            return self.net_size
+        (net_height, net_width), (height, width) = self.net_size, self.pre_crop_size
+        if crop != 'avgpool' and (net_height > height or net_width > width):
+            raise common.InputError(
+                f'--crop_augment {crop} cannot cut {net_height}x{net_width} pixels out '
+                f"of the training run's pre-crop size {height}x{width}; leave it out"
+            )
+        return self.pre_crop_size
+
+
+def read_trained_net(experiment_root):
+    """Return the TrainedNet of a training run.
+
+    Raises:
+        FileNotFoundError: there is no args.json.
+        InputError: it lacks one of the flags, or has something else for it.
+    """
+    stored = common.read_args(experiment_root)
+    names = TrainedNet._fields
+    missing = [
+        name
+        for name in names
+        if name not in stored and name not in TrainedNet._field_defaults
+    ]
+    if missing:
+        raise common.InputError(
+            f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
+            'flags of a train.py run'
+        )
+    trained = TrainedNet(**{name: stored[name] for name in names if name in stored})
+    for name, expected in TrainedNet.__annotations__.items():
+        value = getattr(trained, name)
+        if not isinstance(value, expected):
+            raise common.InputError(
+                f'{name} in {experiment_root}/args.json is {value!r}, expected '
+                f'{"a name" if expected is str else "a whole number"}'
+            )
+    return trained
+
+
+class Embedder:
+    """Embeds images with a network.
 
     Args:
         network: of model.build_model. Its weights may change between calls.
+        net_size: (height, width) of what the net sees, pixels.
+        image_size: (height, width) that images are resized to, pixels; None: net_size.
         variants: names of images.augmentation_plan, A of them.
-        net_size: (height, width) of a crop, pixels.
-        size: (height, width) of the images, pixels.
-
-    Returns:
-        function of images float32 [B, height, width, 3] in 0..255, any B, that returns
-        float32 [A, B, D].
     """
 
-    # Of one image: what the variants of a plan have in common, [height, width, 3].
-    shape = images.augment(tf.zeros((1, *size, 3)), variants[0], *net_size).shape[1:]
+    def __init__(self, network, net_size, image_size=None, variants=PLAIN):
+        self.network = network
+        self.net_size = net_size
+        self.image_size = image_size or net_size
+        self.variants = variants
+        # Of one image: what the variants of a plan have in common, [height, width, 3].
+        example = tf.zeros((1, *self.image_size, 3))
+        shape = images.augment(example, variants[0], *net_size).shape[1:]
+        # Compiled at its first call.
+        self._embed_variant = tf.function(
+            lambda batch: network(batch, training=False)['emb'],
+            input_signature=[tf.TensorSpec((None, *shape))],
+        )
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *shape))])
-    def embed_variant(batch):
-        return network(batch, training=False)['emb']
+    @classmethod
+    def restore(cls, trained, prefix, precision=None, image_size=None, variants=PLAIN):
+        """Return (Embedder, checkpoints.Report) of a training run's checkpoint.
 
-    def embed_batch(batch):
+        The network has its batch norms folded: it embeds faster and cannot be trained.
+
+        Args:
+            trained: a TrainedNet.
+            prefix: of the checkpoint.
+            precision: number format of activations and products; None: the run's.
+            image_size, variants: see Embedder.
+
+        Raises:
+            FileNotFoundError, InputError: see checkpoints.load_weights.
+        """
+        network = model.build_model(
+            trained.model_name,
+            trained.head_name,
+            trained.embedding_dim,
+            precision or trained.precision,
+            trained.last_stride,
+        )
+        report = checkpoints.load_weights(network, prefix)
+        layers.fold(network)
+        return cls(network, trained.net_size, image_size, variants), report
+
+    def embed_batch(self, batch):
+        """Return the embeddings of a batch, float32 [A, B, D].
+
+        Args:
+            batch: float32 [B, height, width, 3] of image_size, RGB in 0..255, any B.
+        """
         # One after another, by one graph: in a graph of all, the first layers of all
         # variants would be computed at once, and each needs memory; and it would hold
         # the weights of a folded net once for each.
         embs = [
-            embed_variant(images.augment(batch, variant, *net_size))
-            for variant in variants
+            self._embed_variant(images.augment(batch, variant, *self.net_size))
+            for variant in self.variants
         ]
-        return tf.stack(embs)  # [A, B, D]
+        return tf.stack(embs)
 
-    return embed_batch
+    def embed_files(self, paths, batch_size, loading_threads, quiet=False):
+        """Yield the embeddings of image files, batch by batch, under a progress bar.
 
+        Args:
+            paths: list [N] of str.
+            batch_size: images per pass through the net, at most.
+            loading_threads: images read at the same time.
+            quiet: whether there is no bar.
 
-def embed(embed_batch, dataset):
-    """Yield the embeddings of a data set, batch by batch.
+        Yields:
+            (rows, embeddings): range of the batch's positions in `paths`, and
+            float32 [A, B, D].
 
-    Args:
-        embed_batch: of make_embed_batch.
-        dataset: iterable of images [B, H, W, 3], see read_batches.
-
-    Yields:
-        (rows, embeddings): range of the batch's positions in the data set, and
-        float32 [A, B, D].
-    """
-    done = 0
-    for batch in dataset:
-        yield range(done, done + len(batch)), embed_batch(batch).numpy()
-        done += len(batch)
-
-
-def read_batches(dataset, paths, batch_size, quiet):
-    """Yield the batches of a data set, under a progress bar.
-
-    Args:
-        dataset: of batches.image_batches.
-        paths: its files, list [N] of str.
-        batch_size: of its batches.
-        quiet: whether there is no bar.
-
-    Raises:
-        ValueError: an image cannot be read; it is named.
-    """
-    iterator = iter(dataset)
-    # disable=None: a bar on a terminal, nothing in a file or a pipe.
-    hidden = True if quiet else None
-    with tqdm.tqdm(total=len(paths), unit=' images', disable=hidden) as bar:
-        for first in range(0, len(paths), batch_size):
-            upcoming = paths[first : first + batch_size]
-            yield batches.next_batch(iterator, upcoming.copy)
-            bar.update(len(upcoming))
+        Raises:
+            InputError: an image cannot be read; it is named.
+        """
+        read = batches.image_batches(
+            paths, self.image_size, batch_size, loading_threads
+        )
+        # disable=None: a bar on a terminal, nothing in a file or a pipe.
+        hidden = True if quiet else None
+        with tqdm.tqdm(total=len(paths), unit=' images', disable=hidden) as bar:
+            for rows, batch in read:
+                yield rows, self.embed_batch(batch).numpy()
+                bar.update(len(rows))

@@ -12,31 +12,32 @@ several devices share the work.
 """
 
 import importlib
+import itertools
 import os
 import shlex
 import shutil
-import signal
 import sys
-import time
 import typing
 
 import common
-import loss
 from precision import is_native
-from training import devices, flags, optimizers
+from training import checks, devices, flags, resuming
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 np = common.lazy_import('numpy')
-pd = common.lazy_import('pandas')
 tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
-diagnosis = common.lazy_import('training.diagnosis')
-divergence = common.lazy_import('training.divergence')
-image_cache = common.lazy_import('training.image_cache')
+embedder = common.lazy_import('embedder')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
-journal = common.lazy_import('training.journal')
+diagnosis = common.lazy_import('training.diagnosis')
+image_cache = common.lazy_import('training.image_cache')
+journals = common.lazy_import('training.journal')
+loop = common.lazy_import('training.loop')
+optimizers = common.lazy_import('training.optimizers')
+settings = common.lazy_import('training.settings')
+step = common.lazy_import('training.step')
 validation = common.lazy_import('training.validation')
 
 
@@ -58,6 +59,79 @@ class Data(typing.NamedTuple):
     paths: list
 
 
+class Learner(typing.NamedTuple):
+    """What a run changes.
+
+    Attributes:
+        network: of model.build_model.
+        optimizer: of optimizers.build.
+        state: the checkpoints.TrainingState of both.
+    """
+
+    network: typing.Any
+    optimizer: typing.Any
+    state: typing.Any
+
+
+def main(argv=None):
+    args, notes = flags.parse_args(__doc__, argv)
+    data = load_train_sets(args.train_set, args.image_root)
+    devices.prepare(args.distribute)
+    common.start_tensorflow()
+    run = settings.group(args)
+    with devices.connect(args.distribute) as replicas:
+        args.seed = agree(vars(args), run.batches.size, data, replicas)
+        held_out = read_held_out(run.validation, replicas.is_chief)
+        check_initial_checkpoint(run.network.initial_checkpoint)
+        sampler = batches.Sampler(
+            data.pids, run.batches.batch_p, run.batches.batch_k, args.seed
+        )
+        learner = build_learner(run, args.seed, args.experiment_root, replicas)
+        weights = load_weights(learner, run.network, args.resume, replicas)
+        steps = range(learner.state.step, args.train_iterations)
+        feed, cache_notes = open_feed(
+            run.batches, sampler, data.paths, steps, args.dry_run, replicas
+        )
+        if held_out is not None:
+            notes += validation.describe_overlap(held_out, data.pids)
+        notes += describe_run(run, sampler, learner, steps, weights, replicas)
+        if replicas.is_chief and not args.dry_run:
+            store(resuming.to_json(vars(args)), learner.state, args.resume)
+        logger = open_log(args.experiment_root, args.dry_run, replicas.is_chief)
+        for note in [*notes, *cache_notes]:
+            logger.info(note)
+        if args.dry_run:
+            dry_run(feed, steps, logger)
+            return
+        if not steps:
+            say_finished(steps.start, logger)
+            return
+
+        warn_of_devices(args.precision, args.distribute, replicas, logger)
+        overfit = diagnosis.OverfitWatch() if args.overfit_one_batch else None
+        journal = open_journal(
+            run, data, steps, args.experiment_root, overfit, logger, replicas
+        )
+        done = loop.train(
+            loop.Schedule(
+                steps,
+                run.optimizer.learning_rate,
+                args.checkpoint_frequency,
+                args.val_every,
+            ),
+            feed,
+            sampler.pid_codes,
+            make_train_step(run, learner, args.seed, replicas),
+            make_validator(run, held_out, learner, journal),
+            journal,
+            learner.state,
+            replicas,
+        )
+        if overfit is not None and replicas.is_chief:
+            say_what_was_learned(overfit, logger)
+        conclude(done, args.train_iterations, args.experiment_root, logger)
+
+
 def load_train_sets(train_sets, image_roots):
     """Return the Data of a run; several data sets are kept apart.
 
@@ -69,7 +143,7 @@ def load_train_sets(train_sets, image_roots):
     '2:0001' is another person than '1:0001'.
     """
     tables, paths = [], []
-    pairs = flags.pair_roots(train_sets, image_roots)
+    pairs = checks.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
         pids, fids = common.load_dataset(train_set, image_root)
         paths += common.join_paths(image_root, fids)
@@ -79,66 +153,204 @@ def load_train_sets(train_sets, image_roots):
     return Data(pids, fids, paths)
 
 
+def agree(values, batch_size, data, replicas):
+    """Return the seed of a run, once all of its processes are known to be alike.
+
+    Args:
+        values: {flag: value} of this process.
+        batch_size: B.
+        data: its Data.
+        replicas: of devices.connect.
+
+    Raises:
+        InputError: processes have other flags or data, or a batch cannot be split.
+    """
+    replicas.check_batch_size(batch_size)
+    seed = replicas.exchange(values['seed'])[0]  # The chief's.
+    replicas.check_same(
+        lambda: resuming.to_share(values | {'seed': seed}, data.pids, data.fids),
+        'start all workers with the same flags and data',
+    )
+    return seed
+
+
+def read_held_out(held_out, is_chief):
+    """Return the validation.HeldOut of a run, or None if this process has none.
+
+    Args:
+        held_out: a settings.Validation, or None.
+        is_chief: whether this process is the one that validates.
+    """
+    if held_out is None or not is_chief:
+        return None
+    excluder = importlib.import_module(f'excluders.{held_out.excluder}').Excluder
+    return validation.HeldOut(
+        held_out.gallery_csv, held_out.query_csv, excluder, held_out.image_root
+    )
+
+
 def check_initial_checkpoint(initial_checkpoint):
     """Raise FileNotFoundError, before anything slow, if there is no such file."""
     if initial_checkpoint not in (None, 'imagenet'):
         checkpoints.WeightsFile(initial_checkpoint)
 
 
-def build_state(args, replicas):
-    """Return (model, optimizer, TrainingState) of a run, the weights random."""
-    tf.keras.utils.set_random_seed(args.seed)
+def build_learner(run, seed, experiment_root, replicas):
+    """Return the Learner of a run, its weights random.
+
+    Args:
+        run: the settings.Settings.
+        seed: of the weights.
+        experiment_root: directory of its checkpoints.
+        replicas: of devices.connect.
+    """
+    tf.keras.utils.set_random_seed(seed)
     with replicas.scope():
         network = model.build_model(
-            args.model_name,
-            args.head_name,
-            args.embedding_dim,
-            args.precision,
-            args.last_stride,
+            run.network.model_name,
+            run.network.head_name,
+            run.network.embedding_dim,
+            run.network.precision,
+            run.network.last_stride,
         )
         optimizer = optimizers.build(
-            args.optimizer,
+            run.optimizer.name,
             network.trainable_variables,
-            args.learning_rate,
-            args.weight_decay,
-            args.adam_beta1_at_decay,
-            args.decay_start_iteration,
-            args.precision,
+            run.optimizer.learning_rate.rate,
+            run.optimizer.weight_decay,
+            run.optimizer.beta1_at_decay,
+            run.optimizer.learning_rate.decay_start,
+            run.network.precision,
         )
-    if args.sync_batch_norm:
+    if run.network.sync_batch_norm:
         layers.synchronise_batch_norm(network)
     state = checkpoints.TrainingState(
-        network, optimizer, args.experiment_root, replicas.is_chief
+        network, optimizer, experiment_root, replicas.is_chief
     )
-    return network, optimizer, state
+    return Learner(network, optimizer, state)
 
 
-def load_weights(args, network, state):
-    """Give a run the weights that it begins or goes on with; return what to say."""
-    if args.resume:
-        checkpoint = checkpoints.latest(args.experiment_root)
-        return f'resuming {checkpoint}: {state.load(checkpoint)}'
-    if args.initial_checkpoint is None:
-        return 'no --initial_checkpoint: all variables start random'
-    if args.initial_checkpoint == 'imagenet':
-        net = importlib.import_module(f'nets.{args.model_name}')
-        weights = checkpoints.imagenet_weights(net, args.model_name)
+def load_weights(learner, network, is_resumed, replicas):
+    """Give a run the weights that it begins or goes on with; return what to say.
+
+    Args:
+        learner: a Learner.
+        network: a settings.Network.
+        is_resumed: whether it goes on with its newest checkpoint.
+        replicas: of devices.connect.
+
+    Raises:
+        FileNotFoundError, InputError: see checkpoints; or processes have not loaded the
+            same weights.
+    """
+    source = network.initial_checkpoint
+    if is_resumed:
+        source = checkpoints.latest(learner.state.directory)
+        said = f'resuming {source}: {learner.state.load(source)}'
+    elif source is None:
+        said = 'no --initial_checkpoint: all variables start random'
     else:
-        weights = checkpoints.WeightsFile(args.initial_checkpoint)
-    report = checkpoints.load_body(network, weights, args.initial_checkpoint)
-    return f'{args.initial_checkpoint}: {report}'
+        if source == 'imagenet':
+            net = importlib.import_module(f'nets.{network.model_name}')
+            weights = checkpoints.imagenet_weights(net, network.model_name)
+        else:
+            weights = checkpoints.WeightsFile(source)
+        said = f'{source}: {checkpoints.load_body(learner.network, weights, source)}'
+    replicas.check_same(
+        lambda: {'the checksum of the initial weights': learner.state.fingerprint()},
+        'give all workers the same --experiment_root or --initial_checkpoint',
+    )
+    return said
 
 
-def store(args, state):
-    """Write args.json; of a new run also checkpoint-0, and if that fails, nothing."""
-    root = args.experiment_root
+def open_feed(wanted, sampler, paths, steps, is_dry_run, replicas):
+    """Return the iterator over the batches of a run, and what to say of its cache.
+
+    Args:
+        wanted: a settings.Batches.
+        sampler: the batches.Sampler.
+        paths: list [N] of str, the image files.
+        steps: range, of the run.
+        is_dry_run: whether a cache is estimated only.
+        replicas: of devices.connect.
+
+    Returns:
+        (feed, notes): iterator of batches.Batch; list of str.
+    """
+    cache, notes = None, []
+    if wanted.is_cached and steps and not wanted.is_one:
+        needed = f'--cache: {len(paths)} images'
+        if is_dry_run:
+            estimate = image_cache.check_fits(paths)
+            notes = [f'{needed} will take about {estimate / 1e6:.0f} MB']
+        else:
+            cache = image_cache.ImageCache(paths, wanted.loading_threads)
+            notes = [f'{needed} take {cache.num_bytes / 1e6:.0f} MB']
+    feed = batches.TrainingBatches(
+        sampler,
+        paths,
+        wanted.augmentation,
+        range(1) if wanted.is_one else steps,
+        wanted.loading_threads,
+        cache,
+        replicas.part(wanted.size),
+    )
+    if wanted.is_one:
+        return itertools.repeat(next(feed)), notes
+    return feed, notes
+
+
+def describe_run(run, sampler, learner, steps, weights, replicas):
+    """Return the tables on data, network and memory, list of str.
+
+    Args:
+        run: the settings.Settings.
+        sampler: the batches.Sampler.
+        learner: the Learner.
+        steps: range, of the run; there are no tables if nothing is left to do.
+        weights: what was loaded, as a text.
+        replicas: of devices.connect.
+    """
+    if not steps:
+        return []
+    wanted, rate = run.batches, run.optimizer.learning_rate
+    return [
+        *diagnosis.data_table(
+            np.array([len(rows) for rows in sampler.rows]),
+            wanted.batch_p,
+            wanted.batch_k,
+            rate.train_iterations,
+            optimizers.decays(rate.decay_start, rate.train_iterations),
+        ),
+        *diagnosis.network_table(
+            learner.network, (run.network.model_name, run.network.head_name), weights
+        ),
+        *diagnosis.memory_table(
+            learner.network,
+            learner.optimizer,
+            len(range(wanted.size)[replicas.part(wanted.size)]),  # Of this machine.
+            wanted.augmentation.net_size,
+            diagnosis.free_memory(),
+        ),
+    ]
+
+
+def store(values, state, is_resumed):
+    """Write args.json; of a new run also checkpoint-0, and if that fails, nothing.
+
+    Args:
+        values: {flag: value}.
+        state: the checkpoints.TrainingState; it knows the experiment root.
+        is_resumed: whether there is a checkpoint.
+    """
+    root = state.directory
     filename = os.path.join(root, 'args.json')
-    if args.resume:
-        common.write_json(filename, vars(args))
+    if is_resumed:
+        common.write_json(filename, values)
         return
     existed = os.path.isdir(root)
     try:
-        common.write_json(filename, vars(args))
+        common.write_json(filename, values)
         state.save(0)
     except BaseException:
         if not existed:
@@ -149,237 +361,19 @@ def store(args, state):
         raise
 
 
-def make_train_step(network, optimizer, loss_name, metric, margin, k, seed, replicas):
-    """Return the function of one iteration.
-
-    It maps (images float32 [B, H, W, 3] as split by `replicas`, pids [B], learning
-    rate, step int64) to a dict of `losses` [B], `embs` [B, D], `dists` [B, B] and the
-    scalars `top1` and `precision` (of the k nearest), all float32 and of the whole
-    batch, and updates the weights. What a loss draws at random depends on `seed`, an
-    int64, and the step. If the optimizer scales the loss, `loss_scale` is its factor
-    for the next iteration.
-    """
-    # The moving averages of batch norm, to which each replica adds its own images.
-    averages = [v for v in network.non_trainable_variables if v.dtype == 'float32']
-
-    def update(images, pids, step):
-        with tf.GradientTape() as tape:
-            outputs = network(images, training=True)
-            embs = replicas.gather(model.training_embs(outputs))  # [B, D]
-            dists = loss.cdist(embs, embs, metric)  # [B, B]
-            losses = loss.batch_losses(
-                loss_name, dists, pids, margin, tf.stack([seed, step])
-            )  # [B]
-            # The optimizer adds up the gradients of the replicas.
-            mean_loss = optimizer.scale_loss(
-                tf.reduce_mean(losses) / replicas.num_replicas
-            )
-        gradients = tape.gradient(mean_loss, network.trainable_variables)
-        optimizer.apply(gradients, network.trainable_variables)
-        replicas.average(averages)
-        return {'losses': losses, 'embs': embs, 'dists': dists}
-
-    @tf.function
-    def train_step(images, pids, learning_rate, step):
-        optimizer.learning_rate.assign(learning_rate)
-        iterations = tf.identity(optimizer.iterations)
-        outcome = replicas.run(update, images, pids, step)
-        # Where scaled gradients overflow there is no update, but an iteration it is.
-        optimizer.iterations.assign(iterations + 1)
-        top1, precision = loss.batch_scores(outcome['dists'], pids, k)
-        outcome = {**outcome, 'top1': top1, 'precision': precision}
-        if hasattr(optimizer, 'dynamic_scale'):
-            outcome['loss_scale'] = tf.identity(optimizer.dynamic_scale)
-        return outcome
-
-    return train_step
+def open_log(experiment_root, is_dry_run, is_chief):
+    """Return the logger of a run; of several processes, one tells what happens."""
+    if not is_chief:
+        return common.setup_logging(quiet=True)
+    if is_dry_run:
+        return common.setup_logging()
+    return common.setup_logging(os.path.join(experiment_root, 'train.log'))
 
 
-class StopRequest:
-    """Context in which SIGINT and SIGTERM ask for a stop; a second one stops at once.
-
-    Its `is_made` says whether someone asked.
-    """
-
-    def __enter__(self):
-        self.is_made = False
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.previous = {number: signal.signal(number, self.ask) for number in numbers}
-        return self
-
-    def ask(self, *_):
-        """Note the request, and let the next signal do what it did before."""
-        self.is_made = True
-        self.restore()
-
-    def restore(self, *_):
-        """Reinstall the handlers that were there before."""
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    __exit__ = restore
-
-
-class Schedule(typing.NamedTuple):
-    """What happens when in a run.
-
-    Attributes:
-        steps: range, from the number of updates made to that at the end of the run.
-        learning_rate_at: function of a step.
-        is_save_due: function of the updates made; True where a checkpoint is written.
-            One is also written at the end and when someone asks for a stop.
-    """
-
-    steps: range
-    learning_rate_at: typing.Callable
-    is_save_due: typing.Callable
-
-
-def train(schedule, next_batch, train_step, validate, journal, state, replicas):
-    """Run the iterations; return the number of updates made by then.
-
-    Args:
-        schedule: a Schedule.
-        next_batch: function of a step that returns (rows [B], images, pids [B]).
-        train_step: see make_train_step.
-        validate: function of the updates made, called after each; not when someone
-            asks for a stop.
-        journal: journal.Journal.
-        state: checkpoints.TrainingState.
-        replicas: of devices.connect.
-
-    Raises:
-        ValueError: the loss or a weight is no longer finite, or an image cannot be
-            read.
-    """
-    with StopRequest() as stop, journal:
-        for step in schedule.steps:
-            started = time.perf_counter()
-            rows, images, pids = next_batch(step)
-            secs_input = time.perf_counter() - started
-            learning_rate = schedule.learning_rate_at(step)
-            outcome = train_step(
-                images, pids, tf.constant(learning_rate), tf.constant(step, tf.int64)
-            )
-            done = step + 1
-            divergence.check_outcome(outcome, done, state)
-            journal.write(done, rows, pids, learning_rate, outcome, secs_input, images)
-            is_at_end = done == schedule.steps.stop
-            is_stopped = replicas.any(stop.is_made) and not is_at_end
-            if is_at_end or is_stopped or schedule.is_save_due(done):
-                divergence.check_weights(state, done)
-                state.save(done)
-            if is_stopped:
-                break
-            validate(done)
-    return done
-
-
-def make_schedule(args, steps):
-    """Return the Schedule of a run that makes these steps."""
-    return Schedule(
-        steps,
-        lambda step: optimizers.learning_rate_at(
-            step,
-            args.learning_rate,
-            args.decay_start_iteration,
-            args.train_iterations,
-            args.warmup_iterations,
-        ),
-        lambda done: (
-            args.checkpoint_frequency and done % args.checkpoint_frequency == 0
-        ),
-    )
-
-
-def describe_run(args, pids, network, optimizer, weights, replicas):
-    """Return the tables of diagnosis.py on data, network and memory, list of str.
-
-    Args:
-        args: of the run.
-        pids: object array [N] of str.
-        network, optimizer: of build_state.
-        weights: what was loaded, as a text.
-        replicas: of devices.connect.
-    """
-    batch_size = args.batch_p * args.batch_k
-    return [
-        *diagnosis.data_table(
-            pids,
-            args.batch_p,
-            args.batch_k,
-            args.train_iterations,
-            optimizers.decays(args.decay_start_iteration, args.train_iterations),
-        ),
-        *diagnosis.network_table(network, (args.model_name, args.head_name), weights),
-        *diagnosis.memory_table(
-            network,
-            optimizer,
-            len(range(batch_size)[replicas.part(batch_size)]),  # Of this machine.
-            (args.net_input_height, args.net_input_width),
-            diagnosis.free_memory(),
-        ),
-    ]
-
-
-def open_cache(args, paths, steps):
-    """Return (image_cache.ImageCache or None, notes) of what a run will read."""
-    if not args.cache or args.overfit_one_batch or not steps:
-        return None, []
-    if args.dry_run:
-        estimate = image_cache.check_fits(paths)
-        return None, [
-            f'--cache: {len(paths)} images will take about {estimate / 1e6:.0f} MB'
-        ]
-    cache = image_cache.ImageCache(paths, args.loading_threads)
-    return cache, [f'--cache: {len(paths)} images take {cache.num_bytes / 1e6:.0f} MB']
-
-
-def make_next_batch(args, sampler, data, steps, cache, replicas):
-    """Return the function of a step that `train` gets its batches from, in order."""
-    if args.overfit_one_batch:
-        steps = range(1)
-    pid_codes, _ = pd.factorize(data.pids)  # [N]
-    augmentation = batches.Augmentation(
-        net_size=(args.net_input_height, args.net_input_width),
-        pre_crop_size=(args.pre_crop_height, args.pre_crop_width),
-        flips=args.flip_augment,
-        crops=args.crop_augment,
-        pad_crop=args.pad_crop,
-        color_jitter=args.color_jitter,
-        random_erasing=args.random_erasing,
-    )
-    part = replicas.part(args.batch_p * args.batch_k)
-    iterator = iter(
-        batches.training_batches(
-            sampler,
-            data.paths,
-            augmentation,
-            steps.start,
-            steps.stop,
-            args.loading_threads,
-            cache,
-            part,
-        )
-    )
-
-    def next_batch(step):
-        rows = sampler.draw(step)  # [B]
-        _, images = batches.next_batch(
-            iterator, lambda: [data.paths[row] for row in rows[part]]
-        )
-        return rows, replicas.split(images), pid_codes[rows]
-
-    if args.overfit_one_batch:
-        only_batch = next_batch(0)
-        return lambda step: only_batch
-    return next_batch
-
-
-def dry_run(next_batch, steps, logger):
+def dry_run(feed, steps, logger):
     """Read the first batch, and say what a run would have begun with."""
     if steps:
-        next_batch(steps.start)
+        next(feed)
         logger.info(
             'dry run: flags, data, network, weights and the first batch are in order; '
             'nothing was written'
@@ -388,79 +382,15 @@ def dry_run(next_batch, steps, logger):
         logger.info(f'dry run: the run is finished after {steps.start} iterations')
 
 
-def open_journal(args, logger, data, steps, watches, replicas):
-    """Return the journal.Journal of a run; one process writes it."""
-    if not replicas.is_chief:
-        return journal.SilentJournal()
-    detailed_logs = None
-    if args.detailed_logs:
-        detailed_logs = journal.DetailedLogs(
-            args.experiment_root,
-            args.train_iterations,
-            args.batch_p * args.batch_k,
-            args.embedding_dim,
-            data.fids,
-        )
-    return journal.Journal(
-        logger,
-        args.experiment_root,
-        steps.start,
-        steps.stop,
-        num_neighbours(args.batch_k),
-        args.histogram_frequency,
-        detailed_logs,
-        watches,
-        journal.Pictures(args.image_frequency, data.pids, args.batch_k),
+def say_finished(done, logger):
+    """Say that a resumed run has nothing left to do."""
+    logger.info(
+        f'nothing to do: the run is finished after {done} iterations; raise '
+        '--train_iterations to go on'
     )
 
 
-def num_neighbours(batch_k):
-    """Return k of the k nearest that are looked at: the K - 1 of a PID, or 1."""
-    return max(1, batch_k - 1)
-
-
-def read_held_out(args, replicas):
-    """Return the validation.HeldOut of a run, or None if this process has none."""
-    if args.val_set is None or not replicas.is_chief:
-        return None
-    excluder = importlib.import_module(f'excluders.{args.val_excluder}').Excluder
-    image_root = args.val_image_root or flags.as_list(args.image_root)[0]
-    return validation.HeldOut(args.val_set, args.val_query, excluder, image_root)
-
-
-def make_validate(args, held_out, network, state, journal):
-    """Return the function of the updates made that validates where it is due."""
-    if held_out is None:
-        return lambda done: None
-    held_out_embedder = validation.Embedder(
-        held_out,
-        network,
-        (args.net_input_height, args.net_input_width),
-        args.batch_p * args.batch_k,
-        args.loading_threads,
-    )
-    validator = validation.Validator(
-        held_out, held_out_embedder, args.metric, state, journal
-    )
-
-    def validate(done):
-        is_due = args.val_every and done % args.val_every == 0
-        if is_due or done == args.train_iterations:
-            validator.validate(done)
-
-    return validate
-
-
-def open_log(args, replicas):
-    """Return the logger of a run; of several processes, one tells what happens."""
-    if not replicas.is_chief:
-        return common.setup_logging(quiet=True)
-    if args.dry_run:
-        return common.setup_logging()
-    return common.setup_logging(os.path.join(args.experiment_root, 'train.log'))
-
-
-def warn_of_devices(logger, precision, distribute, replicas):
+def warn_of_devices(precision, distribute, replicas, logger):
     """Warn where a flag does not make a run faster, as things are here."""
     if not is_native(precision):
         logger.warning(
@@ -473,7 +403,87 @@ def warn_of_devices(logger, precision, distribute, replicas):
         )
 
 
-def conclude(logger, done, last_step, experiment_root):
+def open_journal(run, data, steps, experiment_root, overfit, logger, replicas):
+    """Return the journals.Journal of a run; one process writes it.
+
+    Args:
+        run: the settings.Settings.
+        data: the Data.
+        steps: range, of the run.
+        experiment_root: directory of what it writes.
+        overfit: a diagnosis.OverfitWatch, or None.
+        logger: of open_log.
+        replicas: of devices.connect.
+    """
+    if not replicas.is_chief:
+        return journals.SilentJournal()
+    wanted, reporting = run.batches, run.reporting
+    expected_loss = diagnosis.collapsed_loss(run.objective.loss, run.objective.margin)
+    reporters = [
+        journals.Line(logger, wanted.num_neighbours, steps.stop),
+        journals.Scalars(wanted.num_neighbours),
+        journals.Histograms(reporting.histogram_frequency),
+        journals.Pictures(reporting.image_frequency, data.pids, wanted.batch_k),
+        diagnosis.CollapseWatch(expected_loss, logger),
+    ]
+    if reporting.detailed_logs:
+        reporters.append(
+            journals.DetailedLogs(
+                experiment_root,
+                steps.stop,
+                wanted.size,
+                run.network.embedding_dim,
+                data.fids,
+            )
+        )
+    if overfit is not None:
+        reporters.append(overfit)
+    return journals.Journal(logger, experiment_root, steps, reporters)
+
+
+def make_train_step(run, learner, seed, replicas):
+    """Return the function of one iteration of a run; see training/step.py."""
+    return step.make_train_step(
+        learner.network,
+        learner.optimizer,
+        run.objective.loss,
+        run.objective.metric,
+        run.objective.margin,
+        run.batches.num_neighbours,
+        batches.seed_from(seed, batches.LOSS_STREAM),
+        replicas,
+    )
+
+
+def make_validator(run, held_out, learner, journal):
+    """Return the validation.Validator of a run, or None.
+
+    Args:
+        run: the settings.Settings.
+        held_out: of read_held_out.
+        learner: the Learner.
+        journal: of open_journal.
+    """
+    if held_out is None:
+        return None
+    return validation.Validator(
+        held_out,
+        embedder.Embedder(learner.network, run.batches.augmentation.net_size),
+        run.batches.size,
+        run.batches.loading_threads,
+        run.objective.metric,
+        learner.state,
+        journal,
+    )
+
+
+def say_what_was_learned(overfit, logger):
+    """Say whether a single batch was learned by heart."""
+    has_worked, verdict = overfit.verdict()
+    (logger.info if has_worked else logger.warning)(verdict)
+
+
+def conclude(done, last_step, experiment_root, logger):
     """Say how a run ended, and how it is continued if it is not at its end."""
     if done < last_step:
         command = shlex.join(
@@ -484,83 +494,6 @@ def conclude(logger, done, last_step, experiment_root):
         logger.info(
             f'finished after {done} iterations: {experiment_root}/checkpoint-{done}'
         )
-
-
-def main(argv=None):
-    args, notes = flags.parse_args(build_parser(), argv)
-    data = load_train_sets(
-        flags.as_list(args.train_set), flags.as_list(args.image_root)
-    )
-    devices.prepare(args.distribute)
-    common.start_tensorflow()
-    with devices.connect(args.distribute) as replicas:
-        run(args, notes, data, replicas)
-
-
-def run(args, notes, data, replicas):
-    """Carry out what the command line asks for, on the devices of `replicas`."""
-    replicas.check_batch_size(args.batch_p * args.batch_k)
-    args.seed = replicas.exchange(args.seed)[0]  # The chief's.
-    replicas.check_same(
-        lambda: flags.flags_to_share(args, data.pids, data.fids),
-        'start all workers with the same flags and data',
-    )
-    held_out = read_held_out(args, replicas)
-    if held_out is not None:
-        notes += validation.describe_overlap(held_out, data.pids)
-    check_initial_checkpoint(args.initial_checkpoint)
-    sampler = batches.Sampler(data.pids, args.batch_p, args.batch_k, args.seed)
-    network, optimizer, state = build_state(args, replicas)
-    weights = load_weights(args, network, state)
-    replicas.check_same(
-        lambda: {'the checksum of the initial weights': state.fingerprint()},
-        'give all workers the same --experiment_root or --initial_checkpoint',
-    )
-    steps = range(state.step, args.train_iterations)
-    cache, cache_notes = open_cache(args, data.paths, steps)
-    if steps:
-        notes += describe_run(args, data.pids, network, optimizer, weights, replicas)
-    next_batch = make_next_batch(args, sampler, data, steps, cache, replicas)
-    if replicas.is_chief and not args.dry_run:
-        store(args, state)
-    logger = open_log(args, replicas)
-    for note in [*notes, *cache_notes]:
-        logger.info(note)
-    if args.dry_run:
-        dry_run(next_batch, steps, logger)
-        return
-    warn_of_devices(logger, args.precision, args.distribute, replicas)
-    if not steps:
-        logger.info(
-            f'nothing to do: the run is finished after {state.step} iterations; raise '
-            '--train_iterations to go on'
-        )
-        return
-    collapse = diagnosis.CollapseWatch(diagnosis.collapsed_loss(args.loss, args.margin))
-    overfit = diagnosis.OverfitWatch()
-    journal = open_journal(args, logger, data, steps, (collapse, overfit), replicas)
-    done = train(
-        make_schedule(args, steps),
-        next_batch,
-        make_train_step(
-            network,
-            optimizer,
-            args.loss,
-            args.metric,
-            args.margin,
-            num_neighbours(args.batch_k),
-            batches.seed_from(args.seed, batches.LOSS_STREAM),
-            replicas,
-        ),
-        make_validate(args, held_out, network, state, journal),
-        journal,
-        state,
-        replicas,
-    )
-    if args.overfit_one_batch and replicas.is_chief:
-        has_worked, verdict = overfit.verdict()
-        (logger.info if has_worked else logger.warning)(verdict)
-    conclude(logger, done, args.train_iterations, args.experiment_root)
 
 
 if __name__ == '__main__':

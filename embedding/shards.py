@@ -254,7 +254,7 @@ def check_flags(filename, stored, args):
 
 
 def read(filenames, batch_size, has_variants):
-    """Yield the embeddings of all parts, batch by batch, as embedder.embed does.
+    """Yield the embeddings of all parts, batch by batch, as embedder.Embedder does.
 
     Args:
         filenames: of find, checked.

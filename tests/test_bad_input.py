@@ -143,9 +143,9 @@ def test_unreadable_image_is_named_whenever_it_is_reached(
 
     write = journal.Journal.write
 
-    def write_and_spoil(self, step, *rest):
-        write(self, step, *rest)
-        if step == 20:
+    def write_and_spoil(self, iteration):
+        write(self, iteration)
+        if iteration.step == 20:
             spoil()
 
     flags = ['--batch_p', '4', '--batch_k', '3', '--train_iterations', '99']
@@ -182,7 +182,10 @@ def test_missing_images_are_counted_before_anything_starts(data):
 )
 def test_unknown_choice_in_args_json_cannot_be_resumed(data, name, value):
     change_args(data / 'exp', **{name: value})
-    with pytest.raises(ValueError, match=rf'--{name} {value} in .*args\.json is unkno'):
+    with pytest.raises(
+        common.InputError,
+        match=rf"exp/args\.json: argument --{name}: invalid choice: '{value}'",
+    ):
         tiny_run.resume(data / 'exp')
 
 
@@ -278,9 +281,9 @@ def test_experiment_root_below_a_file_is_refused(data):
 def test_full_disk_at_a_checkpoint_leaves_the_last_one(monkeypatch, data, small_disk):
     write = journal.Journal.write
 
-    def write_and_fill(self, step, *rest):
-        write(self, step, *rest)
-        if step == 2:
+    def write_and_fill(self, iteration):
+        write(self, iteration)
+        if iteration.step == 2:
             small_disk(8000)  # Bytes; a checkpoint has 27 thousand.
 
     monkeypatch.setattr(journal.Journal, 'write', write_and_fill)
@@ -297,13 +300,13 @@ def test_full_disk_at_a_checkpoint_leaves_the_last_one(monkeypatch, data, small_
 
 
 def test_full_disk_at_tensorboards_events_is_reported(monkeypatch, data):
-    def write_scalars(*_):
+    def report(*_):
         raise tf.errors.ResourceExhaustedError(
             None, None, '{{node X}} /new/events.v2; No space left on device\nFailed to'
         )
 
     # When TensorFlow notices depends on its buffers; so it is told.
-    monkeypatch.setattr(journal, 'write_scalars', write_scalars)
+    monkeypatch.setattr(journal.Scalars, 'report', report)
     with pytest.raises(OSError) as error:
         tiny_run.start(data, data / 'new')
     assert str(error.value) == (

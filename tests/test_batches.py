@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import batches
+import common
 import golden_recipe
 
 SAMPLER = golden_recipe.load_json('sampler.json')
@@ -92,10 +93,8 @@ AUGMENTATION = batches.Augmentation((8, 4), (10, 6), flips=True, crops=True)
 
 def read_all(sampler, paths, steps, augmentation=AUGMENTATION, threads=4):
     """Return [(rows, images)] of the training batches of `steps`."""
-    dataset = batches.training_batches(
-        sampler, paths, augmentation, steps.start, steps.stop, threads
-    )
-    return [(rows.numpy(), images.numpy()) for rows, images in dataset]
+    drawn = batches.TrainingBatches(sampler, paths, augmentation, steps, threads)
+    return [(rows, images.numpy()) for rows, images in drawn]
 
 
 def test_resumed_batches_equal_uninterrupted_ones_bit_for_bit(paths):
@@ -112,17 +111,29 @@ def test_parts_of_a_batch_make_up_the_whole_bit_for_bit(paths):
     sampler, _ = make_sampler([2] * 4, 2, 2)
     whole = read_all(sampler, paths, range(2, 5))
     parts = [
-        [
-            (rows.numpy(), images.numpy())
-            for rows, images in batches.training_batches(
-                sampler, paths, AUGMENTATION, 2, 5, 4, part=part
-            )
-        ]
+        batches.TrainingBatches(sampler, paths, AUGMENTATION, range(2, 5), 4, part=part)
         for part in (slice(0, 3), slice(3, 4))
     ]
-    for batch, *shares in zip(whole, *parts, strict=True):
-        for expected, *pieces in zip(batch, *shares, strict=True):
-            np.testing.assert_array_equal(np.concatenate(pieces), expected)
+    for (rows, images), *shares in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(
+            np.concatenate([share.images for share in shares]), images
+        )
+        for share in shares:  # The PIDs of all are needed everywhere.
+            np.testing.assert_array_equal(share.rows, rows)
+
+
+def test_rows_of_a_batch_are_drawn_once(paths, monkeypatch):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    drawn = []
+    draw = batches.Sampler.draw
+
+    def draw_and_note(self, step):
+        drawn.append(step)
+        return draw(self, step)
+
+    monkeypatch.setattr(batches.Sampler, 'draw', draw_and_note)
+    assert len(read_all(sampler, paths, range(1, 6))) == 5
+    assert drawn == [1, 2, 3, 4, 5]
 
 
 def test_number_of_threads_does_not_change_the_images(paths):
@@ -206,10 +217,21 @@ def test_resumed_batches_are_the_same_with_every_augmentation(paths):
 
 
 def test_image_batches_keep_the_order_and_the_last_few(paths):
-    read = [b.numpy() for b in batches.image_batches(paths, (8, 4), 3, 4)]
-    assert [len(batch) for batch in read] == [3, 3, 2]
+    read = list(batches.image_batches(paths, (8, 4), 3, 4))
+    assert [rows for rows, _ in read] == [range(3), range(3, 6), range(6, 8)]
     expected = [batches.images.read_image(path, 8, 4) for path in paths]
-    np.testing.assert_array_equal(np.concatenate(read), expected)
+    np.testing.assert_array_equal(
+        np.concatenate([images for _, images in read]), expected
+    )
+
+
+def test_unreadable_image_of_a_data_set_is_named(paths):
+    with open(paths[4], 'wb') as file:
+        file.write(b'no image')
+    read = batches.image_batches(paths, (8, 4), 3, 4)
+    next(read)
+    with pytest.raises(common.InputError, match=f'^{paths[4]} is not a readable image'):
+        next(read)
 
 
 def test_unreadable_image_is_named_when_its_batch_comes(paths):
@@ -219,8 +241,10 @@ def test_unreadable_image_is_named_when_its_batch_comes(paths):
     first = next(step for step in steps if victim in sampler.draw(step))
     with open(paths[victim], 'wb') as file:
         file.write(b'no image')
-    iterator = iter(batches.training_batches(sampler, paths, AUGMENTATION, 0, 6, 2))
+    drawn = batches.TrainingBatches(sampler, paths, AUGMENTATION, steps, 2)
     for _ in steps[:first]:
-        batches.next_batch(iterator, list)
-    with pytest.raises(ValueError, match=f'{victim} ü.png is not a readable image'):
-        batches.next_batch(iterator, lambda: [paths[i] for i in sampler.draw(first)])
+        next(drawn)
+    with pytest.raises(
+        common.InputError, match=f'{victim} ü.png is not a readable image'
+    ):
+        next(drawn)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import checkpoints
 import embed
+import embedder
 import embedding_files
 import golden_recipe
 import model
@@ -130,9 +131,9 @@ def test_unknown_net_in_args_json_is_named(experiments, tmp_path):
     stored = LAYOUT['mobilenet_v1_1_224']['_args'] | {'model_name': 'vgg'}
     (tmp_path / 'args.json').write_text(json.dumps(stored))
     shutil.copy(experiments['mobilenet_v1_1_224'] / 'checkpoint', tmp_path)
-    training = embed.read_training_args(str(tmp_path))
+    training = embedder.read_trained_net(str(tmp_path))
     with pytest.raises(ValueError, match='--model_name vgg is unknown; expected one'):
-        embed.restore_model(training, str(tmp_path / 'checkpoint-25'), 'float32')
+        embedder.Embedder.restore(training, str(tmp_path / 'checkpoint-25'))
 
 
 def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
@@ -151,10 +152,10 @@ def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
     # Runs from before the flag have none in args.json, and a stride of 2.
     for stored, is_same in (({'last_stride': 1}, True), ({}, False)):
         (tmp_path / 'args.json').write_text(json.dumps(training | stored))
-        flags = embed.read_training_args(str(tmp_path))
-        network, _ = embed.restore_model(flags, prefix, 'float32')
+        flags = embedder.read_trained_net(str(tmp_path))
+        ours, _ = embedder.Embedder.restore(flags, prefix)
         error = golden_recipe.error_in_rms(
-            network(images)['emb'], trained(images)['emb']
+            ours.embed_batch(images)[0], trained(images)['emb']
         )
         assert (error < 1e-4) == is_same
 
@@ -162,7 +163,7 @@ def test_last_stride_is_that_of_the_training_run(tmp_path, monkeypatch):
 def test_args_json_without_the_net_is_refused(tmp_path):
     (tmp_path / 'args.json').write_text('{"head_name": "direct"}')
     with pytest.raises(ValueError, match='args.json lacks model_name, embedding_dim'):
-        embed.read_training_args(str(tmp_path))
+        embedder.read_trained_net(str(tmp_path))
 
 
 def test_diverged_network_is_not_embedded_with():

@@ -17,7 +17,9 @@ import model
 import precision
 import tiny_run
 import train
-from training import devices, divergence, optimizers
+from training import diagnosis, optimizers
+from training.replicas import Replicas
+from training.step import Outcome, make_train_step
 
 
 @pytest.mark.parametrize('name', ['bfloat16', 'float16'])
@@ -134,7 +136,7 @@ def make_scaled(initial_scale=None):
     )
     if initial_scale is not None:
         optimizer.dynamic_scale.assign(initial_scale)
-    step = train.make_train_step(
+    step = make_train_step(
         network,
         optimizer,
         'batch_hard',
@@ -142,7 +144,7 @@ def make_scaled(initial_scale=None):
         'soft',
         k=1,
         seed=0,
-        replicas=devices.OneReplica(),
+        replicas=Replicas(),
     )
     images = tf.random.stateless_uniform((4, 32, 16, 3), [1, 2], 0, 255)
     pids = tf.constant([0, 0, 1, 1])
@@ -157,10 +159,10 @@ def test_overflow_leaves_an_update_out_and_halves_the_scale():
     network, optimizer, step = make_scaled(initial_scale=2.0**100)
     before = [variable.numpy() for variable in network.trainable_variables]
     outcome = step(0)
-    assert np.isfinite(outcome['losses']).all()  # The run has not diverged.
+    assert np.isfinite(outcome.losses).all()  # The run has not diverged.
     for variable, value in zip(network.trainable_variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
-    assert float(outcome['loss_scale']) == 2.0**99
+    assert float(outcome.loss_scale) == 2.0**99
     assert int(optimizer.iterations) == 1  # An iteration all the same.
 
 
@@ -171,7 +173,7 @@ def test_scale_does_not_change_the_update():
         tf.keras.utils.set_random_seed(1)
         network, _, step = make_scaled(scale)
         before = network.trainable_variables[-1].numpy()
-        assert float(step(0)['loss_scale']) == scale
+        assert float(step(0).loss_scale) == scale
         moves.append(network.trainable_variables[-1].numpy() - before)
     assert np.abs(moves[0]).max() > 0
     error = np.abs(moves[1] - moves[0]).max()
@@ -192,10 +194,10 @@ def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
     network, optimizer, _ = make_scaled()
     state = checkpoints.TrainingState(network, optimizer, str(tmp_path))
     state.save(0)
-    sound = {'losses': tf.ones(4)}
-    divergence.check_outcome({**sound, 'loss_scale': 2.0**-10}, 3, state)
+    sound = Outcome(tf.ones(4), None, None, None, None, loss_scale=2.0**-10)
+    diagnosis.check_outcome(sound, 3, state)
     with pytest.raises(ValueError, match=r'a loss scale of 4.9e-04, in iteration 3'):
-        divergence.check_outcome({**sound, 'loss_scale': 2.0**-11}, 3, state)
+        diagnosis.check_outcome(sound._replace(loss_scale=2.0**-11), 3, state)
 
 
 # --- scores on drawn people ---------------------------------------------------------

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
+import common
 import model
 import nets._mobilenet
 import tiny_run
 import train
-from training import flags, journal, optimizers
+from training import flags, journal, loop, optimizers
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
@@ -120,7 +121,7 @@ def test_margin_is_a_word_or_a_number(text, value):
 
 def parse(argv):
     """Return (args, notes) of a command line."""
-    return flags.parse_args(train.build_parser(), argv)
+    return flags.parse_args(train.__doc__, argv)
 
 
 def test_smallest_call_has_the_defaults_of_the_paper(data, tmp_path):
@@ -630,7 +631,7 @@ def test_same_train_set_by_a_relative_path_is_no_difference(
     argv = ['--experiment_root', str(experiment), '--resume']
     args, notes = parse([*argv, '--train_set', 'train.csv'])
     assert notes == []
-    assert args.train_set == str(data / 'train.csv')
+    assert args.train_set == [str(data / 'train.csv')]
 
 
 def test_flags_without_mathematics_may_change(data, experiment, tmp_path):
@@ -642,7 +643,7 @@ def test_flags_without_mathematics_may_change(data, experiment, tmp_path):
             *('--checkpoint_frequency', '7', '--histogram_frequency', '9'),
         ],
     )
-    assert args.image_root == str(copy)
+    assert args.image_root == [str(copy)]
     assert (args.loading_threads, args.checkpoint_frequency) == (3, 7)
     assert args.histogram_frequency == 9
     assert args.detailed_logs  # Stored, and not on the command line.
@@ -681,23 +682,34 @@ def test_args_json_of_an_older_version_goes_on_as_it_would_have(experiment, fini
 
 
 @pytest.mark.parametrize(
-    'name, value',
+    'name, value, message',
     [
-        ('embedding_dim', '128'),
-        ('batch_k', 0),
-        ('margin', 'hard'),
-        ('flip_augment', 'yes'),
-        ('metric', 2),
-        ('image_root', 2),
-        ('train_set', ['a.csv']),
-        ('train_set', ['a.csv', 2]),
+        ('embedding_dim', '128', '--embedding_dim is "128", expected a number'),
+        ('batch_k', 0, 'argument --batch_k: 0 given, at least 1 expected'),
+        ('batch_p', [None], '--batch_p is [null], expected a text or a number'),
+        ('batch_p', 4.0, "argument --batch_p: '4.0' given, a whole number expected"),
+        ('margin', 'hard', "argument --margin: 'hard' given, a number, 'soft' or"),
+        ('learning_rate', float('nan'), 'argument --learning_rate: nan given, a num'),
+        ('flip_augment', 'yes', '--flip_augment is "yes", expected true or false'),
+        ('flip_augment', 1, '--flip_augment is 1, expected true or false'),
+        ('metric', 2, "argument --metric: invalid choice: '2'"),
+        ('image_root', 2, '--image_root is 2, expected a text'),
+        ('train_set', ['a.csv', 2], '--train_set is ["a.csv", 2], expected a text'),
+        ('train_set', {'a': 'b'}, '--train_set is {"a": "b"}, expected a text or'),
     ],
 )
-def test_stored_value_that_no_flag_takes_is_refused(experiment, name, value):
+def test_stored_value_that_no_flag_takes_is_refused(experiment, name, value, message):
     change_args(experiment, **{name: value})
-    message = f'--{name} {re.escape(repr(value))} in .*args.json is no'
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(common.InputError) as error:
         tiny_run.resume(experiment)
+    assert str(error.value).startswith(f'{experiment}/args.json: {message}')
+    assert str(error.value).endswith('; restore what train.py wrote')
+
+
+def test_stored_values_are_checked_before_the_command_lines(experiment):
+    change_args(experiment, decay_start_iteration=-1)
+    args, notes = parse(['--experiment_root', str(experiment), '--resume'])
+    assert (args.decay_start_iteration, notes) == (-1, [])
 
 
 def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
@@ -750,7 +762,7 @@ def test_one_image_root_does_for_several_data_sets(data, tmp_path):
     sets = [str(data / 'train.csv'), str(tmp_path / 'more.csv')]
     argv = tiny_run.flags(data, tmp_path / 'exp', '--train_set', *sets)
     args, _ = parse(argv)
-    assert (args.train_set, args.image_root) == (sets, str(data))
+    assert (args.train_set, args.image_root) == (sets, [str(data)])
     pids, _, paths = train.load_train_sets(sets, [str(data)])
     assert (pids[-1], paths[-1]) == ('2:7', str(data / '3_0.png'))
 
@@ -843,9 +855,9 @@ def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
 ):
     write = journal.Journal.write
 
-    def write_and_interrupt(self, step, *rest):
-        write(self, step, *rest)
-        if step == 1:
+    def write_and_interrupt(self, iteration):
+        write(self, iteration)
+        if iteration.step == 1:
             signal.raise_signal(number)
 
     before = signal.getsignal(number)
@@ -864,7 +876,7 @@ def test_second_ctrl_c_stops_at_once():
     # A shell lets its background jobs ignore SIGINT, and with them the tests in one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        with train.StopRequest() as stop:
+        with loop.StopRequest() as stop:
             assert not stop.is_made
             signal.raise_signal(signal.SIGINT)
             assert stop.is_made

@@ -6,9 +6,11 @@ import tensorflow as tf
 
 import checkpoints
 import golden_recipe
+import loss
 import model
-import train
-from training import devices, optimizers
+from training import optimizers
+from training.replicas import Replicas
+from training.step import make_train_step
 
 RUNS = golden_recipe.load_json('trajectory.json')
 
@@ -34,7 +36,7 @@ def start(config, directory):
             if name.endswith(('/Adam', '/Adam_1')):
                 variable.assign(golden_recipe.draw(name, variable.shape))
         state.variables['global_step'].assign(config['start_step'])
-    step = train.make_train_step(
+    step = make_train_step(
         network,
         optimizer,
         'batch_hard',
@@ -42,7 +44,7 @@ def start(config, directory):
         config['margin'],
         k=1,
         seed=0,
-        replicas=devices.OneReplica(),
+        replicas=Replicas(),
     )
     return network, step, state
 
@@ -67,20 +69,20 @@ def test_training_steps_equal_the_original(run, tmp_path):
             images, pids, tf.constant(rate, tf.float32), tf.constant(t, tf.int64)
         )
         allowed = SPREADS_ALLOWED * max(spread['steps'][t]['loss'], LEAST_LOSS_SPREAD)
-        assert abs(np.mean(outcome['losses']) - expected['loss']) < allowed, t
+        assert abs(np.mean(outcome.losses) - expected['loss']) < allowed, t
         if t == 0:
             np.testing.assert_allclose(
-                outcome['losses'], run['losses_step0'], atol=allowed, rtol=1e-4
+                outcome.losses, run['losses_step0'], atol=allowed, rtol=1e-4
             )
             np.testing.assert_allclose(
-                np.linalg.norm(outcome['embs']), expected['emb_l2'], rtol=1e-4
+                np.linalg.norm(outcome.embs), expected['emb_l2'], rtol=1e-4
             )
         # One of eight anchors may change its neighbour, as the original's do, once an
         # update has carried rounding into the weights. In which step it happens
         # depends on the processor's kernels (with AVX2 and with AVX-512, other ones).
-        for name, key in (('top1', 'top1'), ('precision', 'prec_at_k')):
+        for name, key in (('top1', 'top1'), ('precision_at_k', 'prec_at_k')):
             slack = max(spread['steps'][t][key], (t > 0) / len(pids)) + 1e-6
-            assert abs(float(outcome[name]) - expected[key]) <= slack, (t, key)
+            assert abs(float(getattr(outcome, name)) - expected[key]) <= slack, (t, key)
         moment = f'after_update_{t + 1}'
         if num_steps > 1 and moment in run['checks']:
             check_state(state, run['checks'][moment], moment)
@@ -126,8 +128,8 @@ def test_gradients_equal_the_original(name, tmp_path):
     pids = np.repeat(np.arange(config['P']), config['K'])
     with tf.GradientTape() as tape:
         embs = network(images, training=True)['emb']
-        dists = train.loss.cdist(embs, embs, config['metric'])
-        mean = tf.reduce_mean(train.loss.batch_hard(dists, pids, config['margin']))
+        dists = loss.cdist(embs, embs, config['metric'])
+        mean = tf.reduce_mean(loss.batch_hard(dists, pids, config['margin']))
     gradients = tape.gradient(mean, network.trainable_variables)
     errors = []
     for variable, gradient in zip(network.trainable_variables, gradients, strict=True):

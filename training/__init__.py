@@ -1,12 +1,19 @@
 """What train.py alone is made of.
 
-flags.py           its flags: declared, checked, merged with those of a resumed run
-devices.py         one training step on one or several devices or machines
+flags.py           its flags: declared, and what they are in the end
+checks.py          which of them go together
+resuming.py        args.json: what is stored, and how --resume merges it
+settings.py        what the flags mean, in groups that travel together
+step.py            the mathematics of one iteration
+loop.py            the iterations, one after another
 optimizers.py      Keras' optimizers, and their rates as functions of the step
+validation.py      held-out identities scored while training
+devices.py         what --distribute means
+replicas.py        the devices of one process that share a batch
+workers.py         several processes that share a batch, and what they exchange
+watchdog.py        notices that another worker is gone
 journal.py         what is told of every iteration: log, TensorBoard, arrays
 batch_pictures.py  a batch and its hardest pairs as pictures
+diagnosis.py       tables before the start, divergence, collapse
 image_cache.py     --cache: the decoded images in memory
-diagnosis.py       tables before the start, and signs that a run has collapsed
-divergence.py      ends a run whose numbers are no longer finite
-validation.py      held-out identities scored while training
 """

@@ -1,4 +1,4 @@
-"""What a run says of itself: data, network and memory before it starts; collapse."""
+"""What a run says of itself: before it starts, when it diverges, when it collapses."""
 
 import collections
 import math
@@ -6,8 +6,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
+import checkpoints
 import common
 import model
+from training import optimizers
 
 # The paper's schedule visits every identity of Market-1501 so often (25000 iterations
 # of 18 identities, 751 in all), and those of MARS about as often.
@@ -67,26 +69,24 @@ def format_table(title, rows):
     return [title, *(f'  {name:<{width}}  {text}' for name, text in rows)]
 
 
-def data_table(pids, batch_p, batch_k, train_iterations, is_decaying):
+def data_table(counts, batch_p, batch_k, train_iterations, is_decaying):
     """Return what a run should know of its data, list of str.
 
     Args:
-        pids: object array [N] of str.
+        counts: int64 [number of PIDs], images of each.
         batch_p, batch_k: P and K.
         train_iterations: of the whole run.
         is_decaying: whether the learning rate decays, so that a suggested schedule
             says when.
     """
-    names, rows = common.group_rows(pids)
-    counts = np.array([len(rows_of_one) for rows_of_one in rows])
     num_few = np.count_nonzero(counts < batch_k)
-    visits = train_iterations * batch_p / len(names)
-    passes = train_iterations * batch_p * batch_k / len(pids)
+    visits = train_iterations * batch_p / len(counts)
+    passes = train_iterations * batch_p * batch_k / counts.sum()
     return format_table(
         'data',
         [
-            ('images', f'{len(pids)}'),
-            ('identities', f'{len(names)}'),
+            ('images', f'{counts.sum()}'),
+            ('identities', f'{len(counts)}'),
             (
                 'images per identity',
                 f'min {counts.min()}, median {np.median(counts):g}, max {counts.max()}',
@@ -103,7 +103,7 @@ def data_table(pids, batch_p, batch_k, train_iterations, is_decaying):
             ),
             (
                 'suggestion',
-                suggest_schedule(len(names), batch_p, train_iterations, is_decaying),
+                suggest_schedule(len(counts), batch_p, train_iterations, is_decaying),
             ),
         ],
     )
@@ -272,6 +272,48 @@ def free_memory():
     return None if has_gpu else common.free_memory()
 
 
+# --- divergence -----------------------------------------------------------------
+
+
+def check_outcome(outcome, step, state):
+    """Raise InputError if a loss of iteration `step` is NaN or infinite.
+
+    Or if gradients have overflowed whatever the scale of the loss was: loss and weights
+    would stay as they are, and the run go on for nothing.
+
+    Args:
+        outcome: a step.Outcome.
+        step: number of the iteration.
+        state: checkpoints.TrainingState.
+    """
+    losses = outcome.losses.numpy()
+    if not np.isfinite(losses).all():
+        raise divergence(f'the loss became {losses.mean()}', step, state)
+    scale = None if outcome.loss_scale is None else float(outcome.loss_scale)
+    if scale is not None and not scale >= optimizers.SMALLEST_LOSS_SCALE:
+        what = f'gradients overflow, even with a loss scale of {scale:.1e},'
+        raise divergence(what, step, state)
+
+
+def check_weights(state, step):
+    """Raise InputError if a variable is NaN or infinite after iteration `step`.
+
+    The loss shows it one iteration late, when the checkpoint would be there.
+    """
+    for name, variable in state.variables.items():
+        if not np.isfinite(variable.numpy()).all():
+            raise divergence(f'{name} is no longer finite', step, state)
+
+
+def divergence(what, step, state):
+    """Return the InputError that tells of a run that has diverged."""
+    return common.InputError(
+        f'{what} in iteration {step}; the last good checkpoint is '
+        f'{checkpoints.latest(state.directory)}. Start anew with a lower '
+        '--learning_rate, or with that file as --initial_checkpoint'
+    )
+
+
 # --- collapse --------------------------------------------------------------------
 
 
@@ -297,22 +339,32 @@ class CollapseWatch:
 
     Args:
         expected_loss: of collapsed_loss.
+        logger: of common.setup_logging; it gets the warning.
     """
 
-    def __init__(self, expected_loss):
+    def __init__(self, expected_loss, logger):
         self.expected_loss = expected_loss
+        self.logger = logger
         self.first_spread = None
         self.losses = collections.deque(maxlen=COLLAPSE_WINDOW)
         self.spreads = collections.deque(maxlen=COLLAPSE_WINDOW)
         self.has_warned = expected_loss is None
 
-    def observe(self, mean_loss, spread, precision):
+    def report(self, iteration):
+        """Count a journal.Iteration, and warn if the run has collapsed."""
+        warning = self.observe(
+            float(iteration.outcome.losses.numpy().mean()),
+            float(iteration.outcome.dists.numpy().mean()),
+        )
+        if warning is not None:
+            self.logger.warning(warning)
+
+    def observe(self, mean_loss, spread):
         """Count an iteration; return a warning, or None.
 
         Args:
             mean_loss: of the batch.
             spread: mean distance of the batch's images.
-            precision: of their nearest neighbours; it does not count here.
         """
         if self.has_warned:
             return None
@@ -348,12 +400,24 @@ class OverfitWatch:
         self.losses = collections.deque(maxlen=FEW)
         self.precisions = collections.deque(maxlen=FEW)
 
-    def observe(self, mean_loss, spread, precision):
-        """Count an iteration; see CollapseWatch.observe. There is no warning."""
+    def report(self, iteration):
+        """Count a journal.Iteration."""
+        outcome = iteration.outcome
+        self.observe(
+            float(outcome.losses.numpy().mean()), float(outcome.precision_at_k)
+        )
+
+    def observe(self, mean_loss, precision_at_k):
+        """Count an iteration.
+
+        Args:
+            mean_loss: of the batch.
+            precision_at_k: of the images' nearest neighbours.
+        """
         if not self.first_losses:
             self.first_losses.append(mean_loss)
         self.losses.append(mean_loss)
-        self.precisions.append(precision)
+        self.precisions.append(precision_at_k)
 
     def verdict(self):
         """Return (whether it worked, what to say of it).

@@ -1,9 +1,8 @@
-"""train.py's flags: declared, checked, and merged with those of a run to be resumed."""
+"""train.py's flags, declared; what they are in the end is said by parse_args."""
 
 import argparse
 import os
 import secrets
-import zlib
 
 import common
 import loss
@@ -11,46 +10,58 @@ from excluders import EXCLUDER_CHOICES
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import PRECISION_CHOICES
-from training import devices, optimizers
+from training import checks, devices, optimizers, resuming
 
-# What --resume takes from the command line: it does not change the mathematics.
-FREE_ON_RESUME = (
-    'image_root',
-    'loading_threads',
-    'checkpoint_frequency',
-    'histogram_frequency',
-    'image_frequency',
-    'detailed_logs',
-    'val_set',
-    'val_query',
-    'val_excluder',
-    'val_image_root',
-    'val_every',
-    'distribute',
-)
-
-# Flags of one call, not of the experiment.
-NOT_STORED = ('experiment_root', 'resume', 'dry_run', 'cache')
+# What --resume takes from the command line.
+FREE = (*resuming.FREE_ON_RESUME, 'cache')
 
 
-class OneOrSeveral(argparse.Action):
-    """Store one value as it is, several as a list; given twice, the last time counts.
+def parse_args(doc, argv):
+    """Return the checked flags of a new run, or those of the run to be resumed.
 
-    So args.json has a list only where there are several.
+    Args:
+        doc: description of the command.
+        argv: list of str, or None for those of the process.
+
+    Returns:
+        (args, notes): argparse.Namespace, of which --train_set and --image_root are
+        lists; list of str, what a resumed run should be told about its flags.
     """
+    parser = build_parser(doc)
+    args = parser.parse_args(argv)
+    notes = []
+    if args.resume:
+        filename = os.path.join(args.experiment_root, 'args.json')
+        stored_parser = add_flags(resuming.StoredParser(filename))
+        args, notes = resuming.merge(parser, stored_parser, argv, args.experiment_root)
+    cluster = checks.read_cluster(parser, args.distribute)
+    for name in resuming.SEVERAL:
+        if getattr(args, name) is None:
+            parser.error(f'--{name} is required')
+    make_absolute(args)
+    checks.check(parser, args, cluster is None or cluster.is_chief)
+    if args.seed is None:
+        args.seed = secrets.randbelow(2**31)
+    return args, notes
 
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
 
-
-def as_list(value):
-    """Return what OneOrSeveral stored as a list in any case."""
-    return value if isinstance(value, list) else [value]
+def make_absolute(args):
+    """Let paths not depend on the working directory: a run is resumed from others."""
+    for name in resuming.SEVERAL:
+        setattr(args, name, [os.path.abspath(path) for path in getattr(args, name)])
+    for name in ('initial_checkpoint', 'val_set', 'val_query', 'val_image_root'):
+        path = getattr(args, name)
+        if path not in (None, 'imagenet'):
+            setattr(args, name, os.path.abspath(path))
 
 
 def build_parser(doc):
     """Return the parser of train.py's flags, its description being `doc`."""
-    parser = common.new_parser(doc)
+    return add_flags(common.new_parser(doc))
+
+
+def add_flags(parser):
+    """Add train.py's flags to a parser, and return it."""
     add_required_flags(parser)
     add_model_flags(parser)
     add_data_flags(parser)
@@ -73,7 +84,6 @@ def add_required_flags(parser):
     required.add_argument(
         '--train_set',
         nargs='+',
-        action=OneOrSeveral,
         type=common.path,
         metavar='CSV',
         help='CSV of the training images, a line `PID,FID` each; see make_csv.py. '
@@ -83,7 +93,6 @@ def add_required_flags(parser):
     required.add_argument(
         '--image_root',
         nargs='+',
-        action=OneOrSeveral,
         type=common.path,
         metavar='DIRECTORY',
         help='Directory that the FIDs are relative to. For several --train_set one for '
@@ -372,10 +381,9 @@ def add_bookkeeping_flags(parser):
         '--resume',
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
-        'args.json. Of the command line, only --image_root, --loading_threads, '
-        '--cache, --checkpoint_frequency, --histogram_frequency, --image_frequency, '
-        '--detailed_logs, --distribute, the flags of validation and a larger '
-        '--train_iterations count.',
+        'args.json. Of the command line, only '
+        f'{", ".join(f"--{name}" for name in FREE)} and a larger --train_iterations '
+        'count.',
     )
     bookkeeping.add_argument(
         '--dry_run',
@@ -434,289 +442,3 @@ def share(text):
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} given, a number from 0 to 1 expected')
     return value
-
-
-def parse_args(parser, argv):
-    """Return the checked flags of a new run, or those of the run to be resumed.
-
-    Args:
-        parser: of build_parser.
-        argv: list of str, or None for those of the process.
-
-    Returns:
-        (args, notes): argparse.Namespace; list of str, what a resumed run should be
-        told about its flags.
-    """
-    args = parser.parse_args(argv)
-    notes = []
-    if args.resume:
-        args, notes = merge_stored_args(parser, argv, args.experiment_root)
-    cluster = read_cluster(parser, args.distribute)
-    # The experiment root is the chief's, which may be faster than we are.
-    if not args.resume and (cluster is None or cluster.is_chief):
-        check_is_new(parser, args.experiment_root)
-    for name in ('train_set', 'image_root'):
-        if getattr(args, name) is None:
-            parser.error(f'--{name} is required')
-        # A run must be resumable from another working directory.
-        setattr(args, name, absolute(getattr(args, name)))
-    check_data(parser, as_list(args.train_set), as_list(args.image_root))
-    check_sizes(parser, args)
-    check_loss(parser, args)
-    check_optimizer(parser, args)
-    check_validation(parser, args)
-    if args.distribute != 'none' and args.precision == 'float16':
-        # Keras looks for overflows before it sums the gradients: each device might
-        # come to another conclusion.
-        parser.error(
-            f'--precision float16 cannot be trained with --distribute '
-            f'{args.distribute}; choose bfloat16 or float32'
-        )
-    if args.seed is None:
-        args.seed = secrets.randbelow(2**31)
-    if args.initial_checkpoint not in (None, 'imagenet'):
-        args.initial_checkpoint = os.path.abspath(args.initial_checkpoint)
-    return args, notes
-
-
-def check_validation(parser, args):
-    """Leave with an error unless the flags of validation go together."""
-    if args.val_set is None:
-        for name in ('val_query', 'val_excluder', 'val_image_root'):
-            if getattr(args, name) is not None:
-                parser.error(f'--{name} needs a --val_set, the gallery')
-        return
-    if args.val_excluder is None:
-        parser.error(
-            '--val_set needs a --val_excluder; `diagonal` if the names of the images '
-            'tell no camera'
-        )
-    if args.val_image_root is None and len(as_list(args.image_root)) > 1:
-        parser.error(
-            f'--image_root has {len(args.image_root)} directories; say which one holds '
-            'the images of --val_set with --val_image_root'
-        )
-    for name in ('val_set', 'val_query', 'val_image_root'):
-        if getattr(args, name) is not None:
-            setattr(args, name, os.path.abspath(getattr(args, name)))
-
-
-def read_cluster(parser, distribute):
-    """Return the devices.Cluster of this process, or None if it is alone.
-
-    Leaves with an error if TF_CONFIG describes none.
-    """
-    if distribute != 'multi_worker':
-        return None
-    try:
-        return devices.read_cluster(os.environ.get('TF_CONFIG'))
-    except ValueError as error:
-        return parser.error(str(error))
-
-
-def check_is_new(parser, experiment_root):
-    """Leave with an error if there is something where a new run is to go."""
-    if os.path.isdir(experiment_root):
-        if os.listdir(experiment_root):
-            parser.error(
-                f'--experiment_root {experiment_root} is not empty; add --resume to '
-                'continue it, or choose a new directory'
-            )
-    elif os.path.lexists(experiment_root):
-        parser.error(
-            f'--experiment_root {experiment_root} is a file; choose a new directory'
-        )
-
-
-def check_data(parser, train_sets, image_roots):
-    """Leave with an error unless every data set has one image root that exists."""
-    for image_root in image_roots:
-        if not os.path.isdir(image_root):
-            parser.error(f'--image_root {image_root} is not a directory')
-    if len(image_roots) not in (1, len(train_sets)):
-        parser.error(
-            f'--image_root has {len(image_roots)} directories, --train_set '
-            f'{len(train_sets)} file(s); give one directory for all, or one for each'
-        )
-    pairs = pair_roots(train_sets, image_roots)
-    for i, (train_set, image_root) in enumerate(pairs):
-        if (train_set, image_root) in pairs[:i]:
-            parser.error(
-                f'--train_set has {train_set} twice, with the same --image_root: '
-                'every identity of it would count as two; leave one of them out'
-            )
-
-
-def pair_roots(train_sets, image_roots):
-    """Return [(data set, its image root)]; there is one root for all or one for each.
-
-    Args:
-        train_sets, image_roots: lists of str.
-    """
-    if len(image_roots) == 1:
-        image_roots = image_roots * len(train_sets)
-    return list(zip(train_sets, image_roots, strict=True))
-
-
-def absolute(paths):
-    """Return a path, or several in a list, independent of the working directory."""
-    if isinstance(paths, list):
-        return [os.path.abspath(path) for path in paths]
-    return os.path.abspath(paths)
-
-
-def check_sizes(parser, args):
-    """Leave with an error if a crop is larger than what it is cut out of."""
-    net = args.net_input_height, args.net_input_width
-    pre_crop = args.pre_crop_height, args.pre_crop_width
-    if args.crop_augment and (net[0] > pre_crop[0] or net[1] > pre_crop[1]):
-        parser.error(
-            f'a net input of {net[0]}x{net[1]} pixels does not fit into the pre-crop '
-            f'size of {pre_crop[0]}x{pre_crop[1]}; raise --pre_crop_height and '
-            '--pre_crop_width'
-        )
-    if args.crop_augment and args.pad_crop:
-        parser.error(
-            f'--pad_crop {args.pad_crop} and --crop_augment both say where the net '
-            'input is cut out; leave one of them out'
-        )
-
-
-def check_loss(parser, args):
-    """Leave with an error if the loss has nothing to compare, or no such margin."""
-    if args.batch_p * args.batch_k < 2:
-        parser.error('--batch_p 1 with --batch_k 1 leaves no pair; raise one of them')
-    if args.loss not in loss.PAIR_LOSSES and 1 in (args.batch_p, args.batch_k):
-        parser.error(
-            f'--loss {args.loss} has no triplet in a batch of --batch_p {args.batch_p} '
-            f'--batch_k {args.batch_k}; both must be at least 2'
-        )
-    try:
-        loss.check_margin(args.loss, args.margin)
-    except ValueError as error:
-        parser.error(f'--{error}')
-
-
-def check_optimizer(parser, args):
-    """Leave with an error if a flag of the optimizer would have no effect."""
-    if args.optimizer == 'adamw' and not args.weight_decay:
-        parser.error(
-            '--optimizer adamw without --weight_decay is adam; give it one, such as '
-            "0.004, Keras' default, or choose adam"
-        )
-    if args.adam_beta1_at_decay == optimizers.BETA1:
-        return
-    if args.optimizer not in optimizers.ADAMS:
-        parser.error(
-            f'--adam_beta1_at_decay needs --optimizer {" or ".join(optimizers.ADAMS)}, '
-            f'not {args.optimizer}'
-        )
-    if not optimizers.decays(args.decay_start_iteration, args.train_iterations):
-        parser.error(
-            '--adam_beta1_at_decay needs a decay; --decay_start_iteration '
-            f'{args.decay_start_iteration} begins none within --train_iterations '
-            f'{args.train_iterations}'
-        )
-
-
-def merge_stored_args(parser, argv, experiment_root):
-    """Return the flags of the run in `experiment_root`, and what to say of them.
-
-    The stored values win, except those in FREE_ON_RESUME and a raised
-    --train_iterations. Keys that this version does not know are kept.
-    """
-    stored = common.read_args(experiment_root)
-    for name in NOT_STORED:
-        stored.pop(name, None)
-    check_stored_args(parser, stored, experiment_root)
-    defaults = argparse.Namespace(**stored)
-    # argparse leaves alone what is already set, unless the command line names it.
-    given = vars(parser.parse_args(argv, namespace=defaults))
-    notes = []
-    known = {action.dest for action in parser._actions}
-    unknown = sorted(set(stored) - known)
-    if unknown:
-        notes.append(
-            f'args.json has keys that this version does not know, kept and ignored: '
-            f'{", ".join(unknown)}'
-        )
-    for name, value in sorted(stored.items()):
-        if is_same_value(name, given[name], value) or name in FREE_ON_RESUME:
-            continue
-        if name == 'train_iterations' and given[name] > value:
-            notes.append(f'--train_iterations raised from {value} to {given[name]}')
-            continue
-        hint = '; it can only be raised' if name == 'train_iterations' else ''
-        notes.append(
-            f'--{name} {as_words(given[name])} ignored: the stored {as_words(value)} '
-            f'wins when resuming{hint}'
-        )
-        given[name] = value
-    return argparse.Namespace(**given), notes
-
-
-def as_words(value):
-    """Return a flag's value as it stands on a command line."""
-    return ' '.join(map(str, as_list(value)))
-
-
-def check_stored_args(parser, stored, experiment_root):
-    """Raise ValueError if a value in args.json is none that the flag could have."""
-    for action in parser._actions:
-        value = stored.get(action.dest)
-        if value is not None and not is_possible(action, value):
-            raise common.InputError(
-                f'--{action.dest} {value!r} in {experiment_root}/args.json is no value '
-                'that the flag takes; restore what train.py wrote'
-            )
-        if action.choices and value is not None and value not in action.choices:
-            raise common.InputError(
-                f'--{action.dest} {value} in {experiment_root}/args.json is unknown; '
-                f'expected one of {", ".join(map(str, action.choices))}'
-            )
-
-
-def is_possible(action, value):
-    """Say whether a stored value is one that the flag's type could have returned."""
-    if action.type is None:
-        return isinstance(value, str if action.const is None else bool)
-    if action.nargs == '+' and isinstance(value, list):
-        return len(value) > 1 and all(isinstance(item, str) for item in value)
-    if action.type is common.path:
-        return isinstance(value, str)
-    try:
-        return action.type(str(value)) == value
-    except (ValueError, argparse.ArgumentTypeError):
-        return False
-
-
-def is_same_value(name, given, stored):
-    """Say whether a flag's value means the stored one; a path may be relative."""
-    if name in ('train_set', 'initial_checkpoint') and given and stored:
-        return absolute(given) == absolute(stored)
-    return given == stored
-
-
-def flags_to_share(args, pids, fids):
-    """Return {name: value} of what has to be the same in all processes of a run.
-
-    Args:
-        args: of parse_args.
-        pids, fids: [N] of str, of the training sets.
-    """
-    values = {
-        # Files may lie elsewhere on another machine.
-        f'--{name}': without_directory(value)
-        for name, value in vars(args).items()
-        if name not in (*FREE_ON_RESUME, 'experiment_root')
-    }
-    rows = '\n'.join(common.csv_lines(pids, fids))
-    values['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
-    return values
-
-
-def without_directory(value):
-    """Return a flag's value, of paths the last part alone."""
-    if isinstance(value, list):
-        return [without_directory(part) for part in value]
-    return os.path.basename(value) if isinstance(value, str) else value

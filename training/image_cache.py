@@ -41,7 +41,7 @@ class ImageCache:
         iterator = iter(dataset.prefetch(2 * loading_threads))
         shapes, starts, end = [], [], 0
         for path in paths:
-            image = batches.next_batch(iterator, [path].copy).numpy()
+            image = read_next(iterator, path).numpy()
             start, end = end, end + image.size
             if end > capacity:
                 raise too_large(len(paths), end, capacity)
@@ -84,10 +84,17 @@ def estimate_bytes(paths):
     sampled = [paths[row] for row in rows]
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sampled))
     iterator = iter(dataset.map(images.decode))
-    sizes = [
-        int(tf.size(batches.next_batch(iterator, [path].copy))) for path in sampled
-    ]
+    sizes = [int(tf.size(read_next(iterator, path))) for path in sampled]
     return round(np.mean(sizes) * len(paths))
+
+
+def read_next(iterator, path):
+    """Return the next image of an iterator; if it cannot be read, `path` is named."""
+    try:
+        return next(iterator)
+    except tf.errors.OpError as error:
+        batches.refuse_unreadable([path], error)
+        raise
 
 
 def too_large(num_images, expected, free):

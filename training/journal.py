@@ -5,18 +5,22 @@ import contextlib
 import datetime
 import errno
 import json
+import math
 import os
 import pathlib
 import time
+import typing
 
 import numpy as np
 import tensorflow as tf
 import tqdm
 from tensorboard.plugins.image import metadata as image_metadata
 
+import batches
 import common
 import loss
 from training import batch_pictures
+from training.step import Outcome
 
 # Iterations over which the time of one is averaged: long enough that a slow disk
 # access does not move the ETA, short enough to follow a change.
@@ -53,69 +57,120 @@ class Speed:
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
-def format_iteration(step, outcome, k, secs_per_iter, iterations_left):
-    """Return the log line of an iteration.
+class Iteration(typing.NamedTuple):
+    """What there is to tell of an iteration that has just ended.
+
+    Attributes:
+        step: its number, from 1.
+        batch: its batches.Batch.
+        pids: int64 [B], a number for the PID of each image.
+        learning_rate: of its update.
+        outcome: its step.Outcome.
+        secs_input: how long it waited for its batch, seconds.
+        secs: how long it took, seconds; the journal's clock says it.
+        secs_per_iter: running mean of that.
+    """
+
+    step: int
+    batch: batches.Batch
+    pids: np.ndarray
+    learning_rate: float
+    outcome: Outcome
+    secs_input: float
+    secs: float = math.nan
+    secs_per_iter: float = math.nan
+
+
+# --- reporters: each has report(iteration) ---------------------------------------
+# TensorBoard's default writer is open while they are called, at the iteration's step.
+
+
+class Line:
+    """Writes a line of the log.
 
     Args:
-        step: number of the iteration, from 1.
-        outcome: of a training step, see train.py.
-        k: neighbours behind outcome's precision.
-        secs_per_iter: running mean, seconds.
-        iterations_left: until the end of the run.
+        logger: of common.setup_logging.
+        k: neighbours behind an outcome's precision_at_k.
+        last_step: iterations at the end of the run.
     """
-    losses = outcome['losses'].numpy()
-    eta = datetime.timedelta(seconds=round(secs_per_iter * iterations_left))
+
+    def __init__(self, logger, k, last_step):
+        self.logger = logger
+        self.k = k
+        self.last_step = last_step
+
+    def report(self, iteration):
+        """Log an Iteration."""
+        self.logger.info(format_iteration(iteration, self.k, self.last_step))
+
+
+def format_iteration(iteration, k, last_step):
+    """Return the log line of an Iteration; see Line."""
+    losses = iteration.outcome.losses.numpy()
+    left = iteration.secs_per_iter * (last_step - iteration.step)
     return (
-        f'iter:{step:6d}, loss min|avg|max: '
+        f'iter:{iteration.step:6d}, loss min|avg|max: '
         f'{losses.min():.3f}|{losses.mean():.3f}|{losses.max():6.3f}, '
-        f'batch-p@{k}: {float(outcome["precision"]):.2%}, '
-        f'ETA: {eta} ({secs_per_iter:.2f}s/it)'
+        f'batch-p@{k}: {float(iteration.outcome.precision_at_k):.2%}, '
+        f'ETA: {datetime.timedelta(seconds=round(left))} '
+        f'({iteration.secs_per_iter:.2f}s/it)'
     )
 
 
-def write_scalars(outcome, k, learning_rate, secs_per_iter, secs_input):
-    """Write an iteration's scalars to the default TensorBoard writer.
+class Scalars:
+    """Writes TensorBoard's scalars.
 
     Args:
-        outcome: of a training step, see train.py.
-        k: neighbours behind outcome's precision.
-        learning_rate: of the iteration.
-        secs_per_iter: duration of the iteration, seconds.
-        secs_input: the part of it that was spent waiting for the batch, seconds.
+        k: neighbours behind an outcome's precision_at_k.
     """
-    losses = outcome['losses']
-    tf.summary.scalar('loss', tf.reduce_mean(losses))
-    tf.summary.scalar('batch_top1', outcome['top1'])
-    tf.summary.scalar(f'batch_prec_at_{k}', outcome['precision'])
-    # A soft loss never reaches 0; below this it no longer moves anything.
-    tf.summary.scalar('active_count', tf.math.count_nonzero(losses > 1e-5))
-    tf.summary.scalar('learning_rate', learning_rate)
-    tf.summary.scalar('secs_per_iter', secs_per_iter)
-    tf.summary.scalar('secs_input', secs_input)
-    if 'loss_scale' in outcome:
-        tf.summary.scalar('loss_scale', outcome['loss_scale'])
+
+    def __init__(self, k):
+        self.k = k
+
+    def report(self, iteration):
+        """Write the scalars of an Iteration."""
+        outcome = iteration.outcome
+        tf.summary.scalar('loss', tf.reduce_mean(outcome.losses))
+        tf.summary.scalar('batch_top1', outcome.top1)
+        tf.summary.scalar(f'batch_prec_at_{self.k}', outcome.precision_at_k)
+        # A soft loss never reaches 0; below this it no longer moves anything.
+        active_count = tf.math.count_nonzero(outcome.losses > 1e-5)
+        tf.summary.scalar('active_count', active_count)
+        tf.summary.scalar('learning_rate', iteration.learning_rate)
+        tf.summary.scalar('secs_per_iter', iteration.secs)
+        tf.summary.scalar('secs_input', iteration.secs_input)
+        if outcome.loss_scale is not None:
+            tf.summary.scalar('loss_scale', outcome.loss_scale)
 
 
-def write_histograms(outcome, pids):
-    """Write an iteration's histograms to the default TensorBoard writer.
-
-    Args:
-        outcome: of a training step, see train.py.
-        pids: [B].
-    """
-    positive, negative = loss.split_dists(outcome['dists'], pids)
-    tf.summary.histogram('loss_distribution', outcome['losses'])
-    tf.summary.histogram('embedding_dists', outcome['dists'])
-    tf.summary.histogram('embedding_pos_dists', positive)
-    tf.summary.histogram('embedding_neg_dists', negative)
-    tf.summary.histogram('embedding_lengths', tf.norm(outcome['embs'], axis=1))
-
-
-class Pictures:
-    """Pictures of some iterations' batches for TensorBoard.
+class Histograms:
+    """Writes TensorBoard's histograms.
 
     Args:
         frequency: iterations between them; 0: none.
+    """
+
+    def __init__(self, frequency):
+        self.frequency = frequency
+
+    def report(self, iteration):
+        """Write the histograms of an Iteration, if they are due."""
+        if not self.frequency or iteration.step % self.frequency:
+            return
+        outcome = iteration.outcome
+        positive, negative = loss.split_dists(outcome.dists, iteration.pids)
+        tf.summary.histogram('loss_distribution', outcome.losses)
+        tf.summary.histogram('embedding_dists', outcome.dists)
+        tf.summary.histogram('embedding_pos_dists', positive)
+        tf.summary.histogram('embedding_neg_dists', negative)
+        tf.summary.histogram('embedding_lengths', tf.norm(outcome.embs, axis=1))
+
+
+class Pictures:
+    """Draws batches and their hardest pairs for TensorBoard.
+
+    Args:
+        frequency: iterations between pictures; 0: none.
         pids: object array [N] of str, of the data set.
         batch_k: K.
     """
@@ -125,23 +180,17 @@ class Pictures:
         self.pids = pids
         self.batch_k = batch_k
 
-    def write(self, step, rows, images, dists):
-        """Write an iteration's pictures to the default writer, if they are due.
+    def report(self, iteration):
+        """Write the pictures of an Iteration, if they are due.
 
-        Args:
-            step: number of the iteration.
-            rows: int64 [B], of the data set.
-            images: [B, H, W, 3] in 0..255, or what a tf.distribute strategy made of
-                it. Of several processes, the first has but the first of them, and
-                only those are drawn.
-            dists: float32 [B, B].
+        Of several processes, the first has but the first images, and only those are
+        drawn.
         """
-        if not self.frequency or step % self.frequency:
+        if not self.frequency or iteration.step % self.frequency:
             return
-        parts = getattr(images, 'values', None) or [images]
-        images = np.concatenate([np.asarray(part) for part in parts])
-        pids = self.pids[rows[: len(images)]]
-        dists = dists[: len(images), : len(images)]
+        images = iteration.batch.images.numpy()
+        pids = self.pids[iteration.batch.rows[: len(images)]]
+        dists = iteration.outcome.dists.numpy()[: len(images), : len(images)]
         batch = batch_pictures.draw_batch(images, pids, self.batch_k)
         write_picture('images/batch', batch)
         hardest = batch_pictures.draw_hardest(images, pids, dists)
@@ -164,130 +213,7 @@ def write_picture(tag, picture):
     )
 
 
-class Journal:
-    """Everything a run writes about its iterations; a context, closed at its end.
-
-    Args:
-        logger: of common.setup_logging.
-        directory: of TensorBoard's events and of the detailed logs.
-        first_step, last_step: iterations made before, and at the end of the run.
-        k: neighbours behind an outcome's precision.
-        histogram_frequency: iterations between histograms; 0: none.
-        detailed_logs: a DetailedLogs, or None.
-        watches: objects like diagnosis.CollapseWatch, which observe every iteration
-            and may warn.
-        pictures: a Pictures, or None.
-    """
-
-    def __init__(
-        self,
-        logger,
-        directory,
-        first_step,
-        last_step,
-        k,
-        histogram_frequency=0,
-        detailed_logs=None,
-        watches=(),
-        pictures=None,
-    ):
-        self.logger = logger
-        self.directory = directory
-        self.last_step = last_step
-        self.k = k
-        self.histogram_frequency = histogram_frequency
-        self.detailed_logs = detailed_logs
-        self.watches = watches
-        self.pictures = pictures
-        self.writer = tf.summary.create_file_writer(directory)
-        self.speed = Speed()
-        # disable=None: a bar on a terminal, nothing in a file or a pipe.
-        self.bar = tqdm.tqdm(
-            total=last_step, initial=first_step, disable=None, unit='it'
-        )
-
-    def __enter__(self):
-        return self
-
-    def write(self, step, rows, pids, learning_rate, outcome, secs_input, images=None):
-        """Report an iteration that has just ended.
-
-        Args:
-            step: its number, from 1.
-            rows: int64 [B], of the data set.
-            pids: [B].
-            learning_rate: of its update.
-            outcome: of a training step, see train.py.
-            secs_input: how long it waited for its batch, seconds.
-            images: what Pictures take; None: nothing is drawn.
-        """
-        secs = self.speed.tick()
-        mean_secs = self.speed.secs_per_iter
-        left = self.last_step - step
-        self.logger.info(format_iteration(step, outcome, self.k, mean_secs, left))
-        self.bar.update()
-        with self.naming_the_events(), self.writer.as_default(step=step):
-            write_scalars(outcome, self.k, learning_rate, secs, secs_input)
-            if self.histogram_frequency and step % self.histogram_frequency == 0:
-                write_histograms(outcome, pids)
-            if self.pictures is not None and images is not None:
-                self.pictures.write(step, rows, images, outcome['dists'].numpy())
-        if self.detailed_logs is not None:
-            self.detailed_logs.write(step, rows, outcome)
-        self.show_watches(outcome)
-
-    def show_watches(self, outcome):
-        """Let the watches see an iteration, and log what they warn of."""
-        mean_loss = float(outcome['losses'].numpy().mean())
-        spread = float(outcome['dists'].numpy().mean())
-        for watch in self.watches:
-            warning = watch.observe(mean_loss, spread, float(outcome['precision']))
-            if warning is not None:
-                self.logger.warning(warning)
-
-    def write_validation(self, step, scores, best, secs):
-        """Report a validation.
-
-        Args:
-            step: iterations made.
-            scores: validation.Scores.
-            best: record of the best so far, a dict with `step` and `mAP`.
-            secs: how long it took; no time of an iteration.
-        """
-        self.logger.info(
-            f'validation after iteration {step}: mAP {scores.mAP:.2%}, '
-            f'top-1 {scores.top1:.2%} (best mAP {best["mAP"]:.2%} after iteration '
-            f'{best["step"]}), {secs:.1f} s'
-        )
-        self.speed.leave_out(secs)
-        with self.naming_the_events(), self.writer.as_default(step=step):
-            tf.summary.scalar('val/mAP', scores.mAP)
-            tf.summary.scalar('val/top1', scores.top1)
-
-    @contextlib.contextmanager
-    def naming_the_events(self):
-        """Turn TensorFlow's error into an OSError, which the command reports."""
-        try:
-            yield
-        except tf.errors.OpError as error:
-            raise common.FileError(
-                f"cannot write TensorBoard's events in {self.directory} "
-                f'({common.tensorflow_reason(error)})'
-            ) from error
-
-    def __exit__(self, *_):
-        self.bar.close()
-        if self.detailed_logs is not None:
-            self.detailed_logs.close()
-        with self.naming_the_events():
-            self.writer.close()
-
-
-class SilentJournal(contextlib.nullcontext):
-    """The journal of a process that leaves reporting to another one."""
-
-    def write(self, *_):
-        """Report nothing; see Journal."""
+# --- arrays of every iteration --------------------------------------------------
 
 
 class DetailedLogs:
@@ -318,17 +244,12 @@ class DetailedLogs:
         self.losses = ArrayFile(directory, 'losses', np.float32, shape)
         self.drawn_fids = ArrayFile(directory, 'fids', self.fids.dtype, shape)
 
-    def write(self, step, rows, outcome):
-        """Store iteration `step`, numbered from 1.
-
-        Args:
-            step: number of the iteration.
-            rows: int64 [B], of the data set.
-            outcome: of a training step, see train.py.
-        """
-        self.embeddings.write(step - 1, outcome['embs'].numpy())
-        self.losses.write(step - 1, outcome['losses'].numpy())
-        self.drawn_fids.write(step - 1, self.fids[rows])
+    def report(self, iteration):
+        """Store what an Iteration computed."""
+        row = iteration.step - 1
+        self.embeddings.write(row, iteration.outcome.embs.numpy())
+        self.losses.write(row, iteration.outcome.losses.numpy())
+        self.drawn_fids.write(row, self.fids[iteration.batch.rows])
 
     def close(self):
         """Close the files."""
@@ -382,6 +303,89 @@ class ArrayFile:
         try:
             written = os.pwrite(self.file.fileno(), content, row * self.row_bytes)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, self.filename) from error
+            raise common.FileError(f'{self.filename}: {error.strerror}') from error
         if written < len(content):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.filename)
+            raise common.FileError(f'{self.filename}: {os.strerror(errno.ENOSPC)}')
+
+
+# --- the journal -----------------------------------------------------------------
+
+
+class Journal:
+    """Everything a run writes about its iterations; a context, closed at its end.
+
+    Args:
+        logger: of common.setup_logging.
+        directory: of TensorBoard's events.
+        steps: range, from the iterations made before to those at the end of the run.
+        reporters: list of objects that report(iteration), and may close().
+    """
+
+    def __init__(self, logger, directory, steps, reporters):
+        self.logger = logger
+        self.directory = directory
+        self.reporters = reporters
+        self.writer = tf.summary.create_file_writer(directory)
+        self.speed = Speed()
+        # disable=None: a bar on a terminal, nothing in a file or a pipe.
+        self.bar = tqdm.tqdm(
+            total=steps.stop, initial=steps.start, disable=None, unit='it'
+        )
+
+    def __enter__(self):
+        return self
+
+    def write(self, iteration):
+        """Report an Iteration that has just ended."""
+        secs = self.speed.tick()
+        iteration = iteration._replace(
+            secs=secs, secs_per_iter=self.speed.secs_per_iter
+        )
+        self.bar.update()
+        with self.open_events(iteration.step):
+            for reporter in self.reporters:
+                reporter.report(iteration)
+
+    def write_validation(self, step, scores, best, secs):
+        """Report a validation.
+
+        Args:
+            step: iterations made.
+            scores: validation.Scores.
+            best: record of the best so far, a dict with `step` and `mAP`.
+            secs: how long it took; no time of an iteration.
+        """
+        self.logger.info(
+            f'validation after iteration {step}: mAP {scores.mAP:.2%}, '
+            f'top-1 {scores.top1:.2%} (best mAP {best["mAP"]:.2%} after iteration '
+            f'{best["step"]}), {secs:.1f} s'
+        )
+        self.speed.leave_out(secs)
+        with self.open_events(step):
+            tf.summary.scalar('val/mAP', scores.mAP)
+            tf.summary.scalar('val/top1', scores.top1)
+
+    @contextlib.contextmanager
+    def open_events(self, step):
+        """Let TensorBoard's default writer be this journal's, at a step."""
+        with self.naming_the_events(), self.writer.as_default(step=step):
+            yield
+
+    def naming_the_events(self):
+        """Return the context that says which files could not be written."""
+        return common.writing(f"cannot write TensorBoard's events in {self.directory}")
+
+    def __exit__(self, *_):
+        self.bar.close()
+        for reporter in self.reporters:
+            if hasattr(reporter, 'close'):
+                reporter.close()
+        with self.naming_the_events():
+            self.writer.close()
+
+
+class SilentJournal(contextlib.nullcontext):
+    """The journal of a process that leaves reporting to another one."""
+
+    def write(self, iteration):
+        """Report nothing; see Journal."""

@@ -38,6 +38,32 @@ ADAMS = ('adam', 'adamw')
 BETA1 = 0.9
 
 
+class LearningRate(typing.NamedTuple):
+    """The learning rate as a function of the step; see learning_rate_at.
+
+    Attributes:
+        rate: from the end of the warm-up until the decay begins.
+        decay_start: step at which the decay begins; -1: never.
+        train_iterations: of the whole run.
+        warmup_iterations: over which the rate rises at the beginning.
+    """
+
+    rate: float
+    decay_start: int
+    train_iterations: int
+    warmup_iterations: int = 0
+
+    def at(self, step):
+        """Return the learning rate of the update after `step` updates."""
+        return learning_rate_at(
+            step,
+            self.rate,
+            self.decay_start,
+            self.train_iterations,
+            self.warmup_iterations,
+        )
+
+
 def learning_rate_at(
     step, learning_rate, decay_start, train_iterations, warmup_iterations=0
 ):

@@ -6,15 +6,9 @@ import zlib
 
 import numpy as np
 
-import batches
 import common
-import embedder
 import embedding_files
-import images
 from evaluation import ranking
-
-# As embed.py does without test-time augmentation: images resized to the net input.
-VARIANTS = images.augmentation_plan(flips=False, crop=None)
 
 
 class Scores(typing.NamedTuple):
@@ -139,55 +133,26 @@ def describe_overlap(held_out, train_pids):
     ]
 
 
-class Embedder:
-    """Embeds the held-out set with a net's present weights.
-
-    Args:
-        held_out: a HeldOut.
-        network: of model.build_model.
-        net_size: (height, width), pixels.
-        batch_size: images per pass through the net.
-        loading_threads: images read at the same time.
-    """
-
-    def __init__(self, held_out, network, net_size, batch_size, loading_threads):
-        self.paths = common.join_paths(held_out.image_root, held_out.fids())
-        self.net_size = net_size
-        self.batch_size = batch_size
-        self.loading_threads = loading_threads
-        self.embed_batch = embedder.make_embed_batch(
-            network, VARIANTS, net_size, net_size
-        )
-
-    def embed(self):
-        """Return the embeddings of the held-out images, float32; see HeldOut.score.
-
-        Raises:
-            ValueError: an image cannot be read.
-        """
-        dataset = batches.image_batches(
-            self.paths, self.net_size, self.batch_size, self.loading_threads
-        )
-        read = embedder.read_batches(dataset, self.paths, self.batch_size, quiet=True)
-        return np.concatenate(
-            [embs[0] for _, embs in embedder.embed(self.embed_batch, read)]
-        )
-
-
 class Validator:
     """Validates, reports it, and keeps the best weights of the run.
 
     Args:
         held_out: a HeldOut.
-        held_out_embedder: the Embedder of it.
+        embedder: an embedder.Embedder of the weights as they are at the time.
+        batch_size: images per pass through the net, at most.
+        loading_threads: images read at the same time.
         metric: one of ranking.METRIC_CHOICES.
         state: checkpoints.TrainingState.
         journal: journal.Journal.
     """
 
-    def __init__(self, held_out, held_out_embedder, metric, state, journal):
+    def __init__(
+        self, held_out, embedder, batch_size, loading_threads, metric, state, journal
+    ):
         self.held_out = held_out
-        self.held_out_embedder = held_out_embedder
+        self.embedder = embedder
+        self.batch_size = batch_size
+        self.loading_threads = loading_threads
         self.metric = metric
         self.state = state
         self.journal = journal
@@ -195,6 +160,18 @@ class Validator:
         # The scores of other images cannot be compared.
         is_comparable = best and best.get('checksum') == held_out.checksum
         self.best = best if is_comparable else None
+
+    def embed(self):
+        """Return the embeddings of the held-out images, float32; see HeldOut.score.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        paths = common.join_paths(self.held_out.image_root, self.held_out.fids())
+        embedded = self.embedder.embed_files(
+            paths, self.batch_size, self.loading_threads, quiet=True
+        )
+        return np.concatenate([embs[0] for _, embs in embedded])
 
     def validate(self, done):
         """Score the weights after `done` updates; warn if they have no scores.
@@ -204,7 +181,7 @@ class Validator:
             OSError: the best weights cannot be written.
         """
         started = time.perf_counter()
-        embs = self.held_out_embedder.embed()
+        embs = self.embed()
         try:
             scores = self.held_out.score(embs, self.metric)
         except ValueError as error:  # Perhaps only for now; training goes on.

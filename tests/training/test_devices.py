@@ -19,7 +19,8 @@ import common
 import distributed_run
 import tiny_run
 import train
-from training import devices, flags
+from training import flags, resuming, watchdog, workers
+from training.replicas import Replicas
 
 # Four steps; the fourth learning rate of a run of four has begun to decay.
 FLAGS = (
@@ -237,7 +238,7 @@ def test_one_device_is_told_that_nothing_changes(data, single, tmp_path):
 
 
 def test_batch_that_cannot_be_split_evenly_is_refused():
-    replicas = devices.OneReplica()
+    replicas = Replicas()
     replicas.num_replicas = 3
     replicas.check_batch_size(6)
     with pytest.raises(
@@ -257,7 +258,7 @@ def test_float16_is_refused_on_several_devices(capsys, data, tmp_path):
 
 def test_processes_read_consecutive_parts_of_a_batch():
     parts = [
-        devices.Replicas.part(
+        Replicas.part(
             types.SimpleNamespace(num_replicas=4, num_local=2, first_local=first), 12
         )
         for first in (0, 2)
@@ -324,16 +325,16 @@ def test_loss_of_a_worker_ends_the_other_and_spares_the_checkpoints(
 
 
 def test_worker_with_other_flags_is_named():
-    cluster = devices.Cluster(['a:1', 'b:2'], 0)
+    cluster = workers.Cluster(['a:1', 'b:2'], 0)
     others = {'--batch_k': 4, '--batch_p': 10}
-    workers = types.SimpleNamespace(
+    process = types.SimpleNamespace(
         cluster=cluster, exchange=lambda values: [values, others]
     )
     with pytest.raises(
         ValueError, match='^--batch_p is 18 on worker 0 and 10 on worker 1; use the sam'
     ):
-        devices.Workers.check_same(
-            workers, lambda: {'--batch_k': 4, '--batch_p': 18}, 'use the same'
+        workers.Workers.check_same(
+            process, lambda: {'--batch_k': 4, '--batch_p': 18}, 'use the same'
         )
 
 
@@ -341,13 +342,13 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
     shared = []
     for directory in (data, shutil.copytree(data, tmp_path / 'copy')):
         argv = tiny_run.flags(directory, tmp_path / 'exp')
-        args, _ = flags.parse_args(train.build_parser(), argv)
+        args, _ = flags.parse_args(train.__doc__, argv)
         pids, fids = common.load_dataset(directory / 'train.csv')
-        shared.append(flags.flags_to_share(args, pids, fids))
+        shared.append(resuming.to_share(vars(args), pids, fids))
     assert shared[0] == shared[1]
     assert {'--seed', '--batch_p', '--train_set', '--resume'} <= set(shared[0])
     fids[0] = 'other.png'
-    assert flags.flags_to_share(args, pids, fids) != shared[0]
+    assert resuming.to_share(vars(args), pids, fids) != shared[0]
 
 
 # --- TF_CONFIG and ports -----------------------------------------------------------
@@ -355,10 +356,10 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
 
 def test_chief_and_workers_are_numbered_in_order():
     jobs = {'chief': ['a:1'], 'worker': ['b:2', 'c:3']}
-    cluster = devices.read_cluster(describe_cluster(1, **jobs))
+    cluster = workers.read_cluster(describe_cluster(1, **jobs))
     assert cluster == (['a:1', 'b:2', 'c:3'], 2)
     assert not cluster.is_chief
-    assert devices.read_cluster(describe_cluster(0, 'chief', **jobs)).is_chief
+    assert workers.read_cluster(describe_cluster(0, 'chief', **jobs)).is_chief
 
 
 @pytest.mark.parametrize(
@@ -394,9 +395,9 @@ def test_bad_tf_config_is_refused_with_an_example(
 def test_port_in_use_is_named():
     with socket.create_server(('', 0)) as server:
         port = server.getsockname()[1]
-        cluster = devices.Cluster([f'127.0.0.1:{port}'], 0)
+        cluster = workers.Cluster([f'127.0.0.1:{port}'], 0)
         with pytest.raises(OSError, match=f'cannot listen on port {port} .* choose an'):
-            devices.check_port(cluster)
+            workers.check_port(cluster)
 
 
 def test_watchdog_tells_who_is_missing(capsys):
@@ -404,22 +405,22 @@ def test_watchdog_tells_who_is_missing(capsys):
         (free,) = free_ports(1)
         own = '127.0.0.1:1'  # Not probed.
         there = f'127.0.0.1:{server.getsockname()[1]}'
-        cluster = devices.Cluster([there, own, f'127.0.0.1:{free}'], 1)
-        watchdog = devices.Watchdog(cluster)
-        assert watchdog.find_missing() == [2]
-        assert watchdog.find_first_gone() == 2
-        watchdog.say_who_is_missing()
+        cluster = workers.Cluster([there, own, f'127.0.0.1:{free}'], 1)
+        dog = watchdog.Watchdog(cluster)
+        assert dog.find_missing() == [2]
+        assert dog.find_first_gone() == 2
+        dog.say_who_is_missing()
         assert capsys.readouterr().err == f'waiting for worker 2 (127.0.0.1:{free})\n'
 
 
 def test_watchdog_ends_a_process_whose_tensorflow_notices_nothing(monkeypatch):
     said = []
-    monkeypatch.setattr(devices, 'SECS_BETWEEN_PROBES', 0.01)
-    monkeypatch.setattr(devices, 'GRACE_SECS', 0.01)
-    cluster = devices.Cluster([f'127.0.0.1:{port}' for port in free_ports(2)], 0)
-    watchdog = devices.Watchdog(cluster)
+    monkeypatch.setattr(watchdog, 'SECS_BETWEEN_PROBES', 0.01)
+    monkeypatch.setattr(watchdog, 'GRACE_SECS', 0.01)
+    cluster = workers.Cluster([f'127.0.0.1:{port}' for port in free_ports(2)], 0)
+    dog = watchdog.Watchdog(cluster)
     monkeypatch.setattr(
-        devices, 'leave', lambda message: (said.append(message), watchdog.stop())
+        watchdog, 'leave', lambda message: (said.append(message), dog.stop())
     )
-    watchdog.watch()
+    dog.watch()
     assert len(said) == 1 and said[0].startswith('worker 1 (127.0.0.1:')

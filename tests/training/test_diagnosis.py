@@ -38,8 +38,8 @@ def rows_of(lines):
 
 def test_data_table_counts():
     # Three PIDs with 1, 2 and 6 images; 30 iterations of 2 x 4 are 60 visits of PIDs.
-    pids = np.array(['a'] + ['b'] * 2 + ['c'] * 6, object)
-    rows = rows_of(diagnosis.data_table(pids, 2, 4, 30, is_decaying=True))
+    counts = np.array([1, 2, 6])
+    rows = rows_of(diagnosis.data_table(counts, 2, 4, 30, is_decaying=True))
     assert {name: text.strip() for name, text in rows.items()} == {
         'images': '9',
         'identities': '3',
@@ -140,9 +140,9 @@ def test_loss_of_identical_embeddings(loss_name, margin, expected):
     ],
 )
 def test_collapse_is_loss_and_spread_together_and_said_once(losses, spreads, expected):
-    watch = diagnosis.CollapseWatch(LN2)
+    watch = diagnosis.CollapseWatch(LN2, logger=None)
     warnings = [
-        watch.observe(loss, spread, 0.0)
+        watch.observe(loss, spread)
         for loss, spread in zip(losses, spreads, strict=True)
     ]
     assert sum(warning is not None for warning in warnings) == expected
@@ -202,7 +202,7 @@ def test_one_batch_that_is_not_learned_is_told(data, tmp_path):
 def test_one_batch_is_judged_by_loss_and_precision(losses, precision, expected):
     watch = diagnosis.OverfitWatch()
     for loss in losses:
-        watch.observe(loss, 1.0, precision)
+        watch.observe(loss, precision)
     assert watch.verdict()[0] == expected
 
 

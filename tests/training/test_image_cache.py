@@ -38,7 +38,9 @@ def test_batches_are_the_same_with_and_without_cache(paths):
     sampler = batches.Sampler(pids, 2, 2, seed=3)
     cache = image_cache.ImageCache(paths, loading_threads=3)
     plain, cached = (
-        list(batches.training_batches(sampler, paths, AUGMENTATION, 2, 7, 4, each))
+        list(
+            batches.TrainingBatches(sampler, paths, AUGMENTATION, range(2, 7), 4, each)
+        )
         for each in (None, cache)
     )
     assert len(plain) == len(cached) == 5

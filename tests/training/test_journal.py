@@ -6,25 +6,41 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import batches
 from training import journal
+from training.step import Outcome
 
 
 def make_outcome(embs):
     """Return what a training step returns, for embeddings [B, D]."""
     embs = np.float32(embs)
     dists = np.abs(embs - embs.T) if embs.shape[1] == 1 else np.zeros(2 * [len(embs)])
-    return {
-        'embs': tf.constant(embs),
-        'dists': tf.constant(np.float32(dists)),
-        'losses': tf.constant([0.25, 0.5, 1.75, 1.5]),
-        'top1': tf.constant(0.75),
-        'precision': tf.constant(0.5),
-    }
+    return Outcome(
+        losses=tf.constant([0.25, 0.5, 1.75, 1.5]),
+        embs=tf.constant(embs),
+        dists=tf.constant(np.float32(dists)),
+        top1=tf.constant(0.75),
+        precision_at_k=tf.constant(0.5),
+        loss_scale=None,
+    )
+
+
+def make_iteration(step, rows, embs):
+    """Return a journal.Iteration of rows of the data set with such embeddings."""
+    return journal.Iteration(
+        step,
+        batches.Batch(rows, images=None),
+        pids=None,
+        learning_rate=0.1,
+        outcome=make_outcome(embs),
+        secs_input=0.0,
+    )
 
 
 def test_log_line_has_number_losses_precision_eta_and_speed():
+    iteration = make_iteration(12, np.arange(4), np.ones((4, 1)))
     line = journal.format_iteration(
-        12, make_outcome(np.ones((4, 1))), k=3, secs_per_iter=0.5, iterations_left=7322
+        iteration._replace(secs_per_iter=0.5), k=3, last_step=12 + 7322
     )
     assert line == (
         'iter:    12, loss min|avg|max: 0.250|1.000| 1.750, batch-p@3: 50.00%, '
@@ -47,10 +63,10 @@ def test_detailed_logs_hold_every_iteration_and_go_on_when_resumed(tmp_path):
     fids = np.array(['a.jpg', 'ü.jpg', 'c.jpg'], dtype=object)
     rows = np.array([0, 1, 2, 1])
     first = journal.DetailedLogs(str(tmp_path), 3, 4, 2, fids)
-    first.write(1, rows, make_outcome(np.full((4, 2), 7)))
+    first.report(make_iteration(1, rows, np.full((4, 2), 7)))
     first.close()
     resumed = journal.DetailedLogs(str(tmp_path), 5, 4, 2, fids)
-    resumed.write(5, rows[::-1], make_outcome(np.full((4, 2), 9)))
+    resumed.report(make_iteration(5, rows[::-1], np.full((4, 2), 9)))
     resumed.close()
     arrays = {}
     for name in ('embeddings', 'losses', 'fids'):
