@@ -239,7 +239,7 @@ def add_augmentation_flags(data):
 
 
 def add_optimisation_flags(parser):
-    """Add the flags of loss and learning rate to a parser."""
+    """Add the flags of loss and optimizer to a parser."""
     optimisation = parser.add_argument_group('optimisation')
     optimisation.add_argument(
         '--loss',
@@ -265,6 +265,11 @@ def add_optimisation_flags(parser):
         help='Distance between embeddings; cosine is one minus the cosine of their '
         'angle, 0 to 2.',
     )
+    add_optimizer_flags(optimisation)
+
+
+def add_optimizer_flags(optimisation):
+    """Add the flags of how the weights move to a group."""
     optimisation.add_argument(
         '--optimizer',
         default='adam',
