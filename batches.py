@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import common
+import datasets
 import images
 
 # Independent random streams of one seed.
@@ -65,20 +66,20 @@ class Sampler:
     """
 
     def __init__(self, pids, batch_p, batch_k, seed):
-        names, self.rows = common.group_rows(pids)
+        self.rows = list(datasets.group_rows(pids).values())
         self.pid_codes = np.empty(len(pids), np.int64)
         for code, rows in enumerate(self.rows):
             self.pid_codes[rows] = code
-        if len(names) < batch_p:
+        if len(self.rows) < batch_p:
             raise common.InputError(
-                f'the data set has {len(names)} PIDs, fewer than --batch_p {batch_p}; '
-                'choose a smaller --batch_p'
+                f'the data set has {len(self.rows)} PIDs, fewer than --batch_p '
+                f'{batch_p}; choose a smaller --batch_p'
             )
         self.batch_p = batch_p
         self.batch_k = batch_k
         self.batch_size = batch_p * batch_k
         self.seed = seed
-        self.batches_per_pass = len(names) // batch_p
+        self.batches_per_pass = len(self.rows) // batch_p
         # A batch needs its pass's order of PIDs, the next batch mostly the same one.
         self.order_of_pass = functools.lru_cache(maxsize=2)(self.draw_order)
 

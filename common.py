@@ -1,12 +1,10 @@
-"""What two or more commands need: flags, CSV files, args.json, files, logging.
+"""What two or more commands need: flags, errors, args.json, files, logging.
 
 Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at once.
 """
 
 import argparse
 import contextlib
-import csv
-import functools
 import importlib
 import importlib.util
 import json
@@ -16,8 +14,6 @@ import pathlib
 import sys
 import tempfile
 import traceback
-
-import numpy as np
 
 # TensorFlow's C++ start-up chatter hides our own first lines; errors still show.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -47,7 +43,6 @@ def lazy_import(name):
     return module
 
 
-pd = lazy_import('pandas')
 tqdm = lazy_import('tqdm')
 
 
@@ -404,151 +399,3 @@ def read_args(experiment_root):
             f'{filename} holds a {type(stored).__name__}, expected an object of flags'
         )
     return stored
-
-
-# --- data sets -------------------------------------------------------------------
-
-
-def load_dataset(csv_file, image_root=None):
-    """Read a data set CSV: one `PID,FID` row an image, no header.
-
-    Every field is kept as text: identity `0002`, `NA` and `#7` stay what they are.
-
-    Args:
-        csv_file: path of the CSV, UTF-8.
-        image_root: directory the FIDs are relative to; None skips the check that
-            every image exists.
-
-    Returns:
-        (pids, fids), object arrays [N] of str, in CSV order.
-
-    Raises:
-        FileNotFoundError: the CSV, or some of its images, are missing.
-        ValueError: the CSV is empty, not UTF-8, or a line has not two fields.
-    """
-    if not os.path.isfile(csv_file):
-        raise MissingFileError(
-            f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
-        )
-    try:
-        table = pd.read_csv(
-            csv_file,
-            header=None,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            encoding='utf-8',
-        )
-        is_sound = table.shape[1] == 2 and not (table == '').any(axis=None)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-        is_sound = False
-    if not is_sound:
-        raise InputError(f'{csv_file}: {find_bad_line(csv_file)}')
-    pids, fids = (table[i].to_numpy(dtype=object) for i in range(2))
-    if image_root is not None:
-        check_images_exist(csv_file, fids, image_root)
-    return pids, fids
-
-
-def find_bad_line(csv_file):
-    """Return what is wrong with a CSV that load_dataset refuses, naming the line."""
-    expected = 'expected two fields, PID,FID'
-    line_number = 0
-    for line_number, raw in enumerate(read_lines(csv_file), start=1):
-        try:
-            fields = next(csv.reader([raw.decode('utf-8').rstrip('\r\n')]), [])
-        except UnicodeDecodeError:
-            return f'line {line_number} is not UTF-8; save the file as UTF-8'
-        except csv.Error as error:
-            return f'line {line_number} is no CSV ({error}); {expected}'
-        if len(fields) != 2:
-            return f'line {line_number} has {len(fields)} field(s); {expected}'
-        if '' in fields:
-            return f'line {line_number} has an empty field; {expected}'
-    if line_number == 0:
-        return f'the file is empty; {expected} in every line'
-    return f'not a readable CSV; {expected} in every line'
-
-
-def read_lines(filename):
-    """Yield the lines of a file as bytes."""
-    with open(filename, 'rb') as file:
-        yield from file
-
-
-def check_images_exist(csv_file, fids, image_root, flag='--image_root'):
-    """Raise FileNotFoundError with count and first three paths of missing images.
-
-    Args:
-        csv_file: for the message.
-        fids: [N] of str.
-        image_root: directory they are relative to.
-        flag: that named the directory.
-    """
-    missing = find_missing(fids, image_root)
-    if len(missing) == 1 < len(fids) and missing[0] == os.path.join(
-        image_root, fids[0]
-    ):
-        raise MissingFileError(
-            f'{missing[0]}, named in the first line of {csv_file}, does not exist, all '
-            'others do; if that line is a heading, remove it'
-        )
-    if missing:
-        raise MissingFileError(
-            f'{len(missing)} of {len(fids)} images in {csv_file} are missing '
-            f'(first: {", ".join(missing[:3])}); check {flag}'
-        )
-
-
-def find_missing(fids, image_root):
-    """Return the paths of the FIDs that are no files, list of str.
-
-    A directory is listed once and no file asked for, which is several times as fast;
-    only what is in no list under exactly its name is looked up (`a/../b.jpg`, or
-    other capitals where the file system does not care).
-    """
-    names_of = functools.cache(
-        lambda directory: list_files(os.path.join(image_root, directory))
-    )
-    missing = []
-    for fid in fids:
-        directory, slash, name = fid.rpartition('/')
-        if name not in names_of(directory + slash):  # '/a.jpg' is in '/', not in ''.
-            filename = os.path.join(image_root, fid)
-            if not os.path.isfile(filename):
-                missing.append(filename)
-    return missing
-
-
-def list_files(directory):
-    """Return the names of the files in a directory, a set; empty if it has none."""
-    try:
-        with os.scandir(directory) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except OSError:
-        return set()
-
-
-def join_paths(image_root, fids):
-    """Return the image files of FIDs, list [N] of str."""
-    return [os.path.join(image_root, fid) for fid in fids]
-
-
-def csv_lines(pids, fids):
-    """Return the lines `PID,FID` of a data set, list [N] of str."""
-    return [f'{pid},{fid}' for pid, fid in zip(pids, fids, strict=True)]
-
-
-def group_rows(pids):
-    """Return ({unique PIDs} [P] in order of appearance, rows of each as a list [P]).
-
-    Args:
-        pids: object array [N] of str.
-
-    Returns:
-        (names, rows): object array [P]; list of P int64 arrays, ascending rows.
-    """
-    codes, names = pd.factorize(pids)  # [N], [P]
-    order = np.argsort(codes, kind='stable')  # [N]
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    return names, np.split(order, ends[:-1])

@@ -16,6 +16,7 @@ import typing
 
 import aggregators
 import common
+import datasets
 import embedder
 import embedding_files
 import images
@@ -62,6 +63,7 @@ def add_input_flags(parser):
         help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
         'or `best` of a run with --val_set. Default: the newest.',
     )
+    datasets.add_header_flag(data)
     common.add_loading_threads(data)
     data.add_argument(
         '--batch_size',
@@ -197,39 +199,39 @@ class Output(typing.NamedTuple):
     flags: dict
 
 
-def merge(output, pids, fids):
+def merge(output, dataset):
     """Join the parts that --shard wrote to the file that one call writes.
 
     Args:
         output: the Output of that call.
-        pids, fids: object arrays [N] of str, the whole data set.
+        dataset: the whole datasets.Dataset.
 
     Raises:
         FileNotFoundError, InputError: see shards.find and shards.check.
     """
     has_variants = output.aggregator is not None
-    shape = (len(fids), output.embedding_dim)
+    shape = (len(dataset.fids), output.embedding_dim)
     if has_variants:
         shape = (len(output.variants), *shape)
     parts = shards.find(output.filename)
-    attributes = shards.check(parts, output.flags, fids, shape)
+    attributes = shards.check(parts, output.flags, dataset.fids, shape)
     embs = shards.read(parts, output.flags['batch_size'], has_variants)
     # In the order of embedding_files.describe, for the same bytes.
     attributes = {'args': embedding_files.dump_args(output.flags)} | attributes
-    write(output, output.filename, embs, pids, fids, attributes)
+    write(output, output.filename, embs, dataset, attributes)
 
 
-def write(output, filename, embs, pids, fids, attributes):
+def write(output, filename, embs, dataset, attributes):
     """Write embeddings to a file; see embedding_files.write."""
     embedding_files.write(
         filename,
         embs,
-        fids,
+        dataset.fids,
         output.variants,
         output.embedding_dim,
         output.aggregator,
         attributes,
-        pids=pids,
+        pids=dataset.pids,
     )
 
 
@@ -240,7 +242,9 @@ def main(argv=None):
     image_root = None
     if not args.merge:
         image_root = choose_image_root(args.image_root, args.experiment_root)
-    pids, fids = common.load_dataset(args.dataset, image_root)
+    dataset = datasets.read(args.dataset, args.csv_header)
+    if image_root is not None:
+        datasets.check_images_exist(args.dataset, dataset.fids, image_root)
     image_size = trained.image_size(args.crop_augment)
     output = Output(
         args.filename,
@@ -251,14 +255,14 @@ def main(argv=None):
     )
     logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
-        merge(output, pids, fids)
-        logger.info(f'{args.filename}: {len(fids)} embeddings; the parts stay')
+        merge(output, dataset)
+        logger.info(f'{args.filename}: {len(dataset.fids)} embeddings; the parts stay')
         return
 
     filename = args.filename
     if args.shard is not None:
-        rows = shards.rows_of(args.shard, len(fids), args.batch_size)
-        pids, fids = pids[rows.start : rows.stop], fids[rows.start : rows.stop]
+        rows = shards.rows_of(args.shard, len(dataset.fids), args.batch_size)
+        dataset = dataset.select(slice(rows.start, rows.stop))
         filename = shards.name_of(filename, args.shard)
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
@@ -271,10 +275,10 @@ def main(argv=None):
     if args.shard is not None:
         weights = checkpoints.variables_by_name(ours.network)
         attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
-    paths = common.join_paths(image_root, fids)
+    paths = datasets.join_paths(image_root, dataset.fids)
     embs = ours.embed_files(paths, args.batch_size, args.loading_threads, args.quiet)
-    write(output, filename, embs, pids, fids, attributes)
-    logger.info(f'{filename}: {len(fids)} embeddings')
+    write(output, filename, embs, dataset, attributes)
+    logger.info(f'{filename}: {len(dataset.fids)} embeddings')
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ For reading, any HDF5 file with a data set `emb` or `embs` [N, D] will do, whate
 wrote it, and so will a NumPy file (.npy or .npz), of any real type.
 """
 
-import csv
 import importlib.metadata
 import json
 import math
@@ -15,7 +14,7 @@ import zipfile
 import numpy as np
 
 import common
-from excluders import _columns
+import datasets
 
 h5py = common.lazy_import('h5py')
 
@@ -38,12 +37,14 @@ class EmbeddedDataset(typing.NamedTuple):
     Attributes:
         pids: object array [N] of str.
         fids: object array [N] of str.
+        cids: object array [N] of str, cameras, or None.
         embs: [N, D], finite numbers of the type in the file; an array, or what can be
             sliced like one.
     """
 
     pids: np.ndarray
     fids: np.ndarray
+    cids: np.ndarray | None
     embs: np.ndarray
 
 
@@ -86,12 +87,12 @@ def load(csv_file, embeddings_file, has_header=False, streams=False):
     """Return the EmbeddedDataset of a CSV and its embeddings, after all checks.
 
     Args:
-        csv_file: see read_csv.
+        csv_file: see datasets.read.
         embeddings_file: see open_embeddings.
         has_header: whether the first line of the CSV names its columns.
         streams: leave the embeddings in their file.
     """
-    pids, fids = read_csv(csv_file, has_header)
+    pids, fids, cids = datasets.read(csv_file, has_header)
     embs, embedded_fids = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
         raise common.InputError(
@@ -101,101 +102,7 @@ def load(csv_file, embeddings_file, has_header=False, streams=False):
     if embedded_fids is not None:
         check_fids(fids, embedded_fids, csv_file, embeddings_file)
     check_finite(embs, fids, embeddings_file)
-    return EmbeddedDataset(pids, fids, embs if streams else np.asarray(embs))
-
-
-# --- data sets with more columns -------------------------------------------------
-
-
-def read_csv(csv_file, has_header=False):
-    """Read a data set's CSV: PID,FID or PID,FID,CAMERA in every row.
-
-    Python's own csv module: loading pandas would take a third of the time that all of
-    Market-1501 is ranked in.
-
-    Args:
-        csv_file: path, UTF-8.
-        has_header: whether the first line names the columns. If it names both `pid`
-            and `fid`, it decides which is which, and a column `camera` is the camera;
-            all others are ignored. Otherwise it is skipped.
-
-    Returns:
-        (pids, fids), object arrays [N] of str; with a camera, the fids are
-        FidWithCamera.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a row has another number of fields, or an empty one; the message
-            names the line.
-    """
-    if not os.path.isfile(csv_file):
-        raise common.MissingFileError(
-            f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
-        )
-    try:
-        with open(csv_file, encoding='utf-8-sig', newline='') as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise common.InputError(
-            f'{csv_file}: {common.find_bad_line(csv_file)}'
-        ) from error
-    columns = choose_columns(rows.pop(0) if has_header and rows else [])
-    check_fields(rows, columns, csv_file, has_header)
-    if columns is None:
-        columns = range(len(rows[0]))
-    pids, fids, *cids = ([row[i] for row in rows] for i in columns)
-    if cids:
-        fids = map(_columns.FidWithCamera, fids, pids, cids[0])
-    return to_object_array(pids), to_object_array(fids)
-
-
-def to_object_array(texts):
-    """Return an object array [N] of texts, not of NumPy's fixed-width kind."""
-    texts = list(texts)
-    array = np.empty(len(texts), object)
-    array[:] = texts
-    return array
-
-
-def choose_columns(header):
-    """Return the columns of PID, FID and, if named, camera; None if not named so."""
-    names = [name.strip().lower() for name in header]
-    if 'pid' not in names or 'fid' not in names:
-        return None
-    return [names.index(name) for name in ('pid', 'fid', 'camera') if name in names]
-
-
-def check_fields(rows, columns, csv_file, has_header):
-    """Raise ValueError naming the first row without the fields that are needed.
-
-    Args:
-        rows: list [N] of lists of str.
-        columns: the columns needed; None: all, which are two or three.
-        csv_file: for the message.
-        has_header: likewise.
-    """
-    width = 3 if rows and columns is None and len(rows[0]) == 3 else 2
-    wanted = 'three fields, PID,FID,CAMERA' if width == 3 else 'two fields, PID,FID'
-    if not rows:
-        raise common.InputError(
-            f'{csv_file}: the file is empty; expected {wanted} in every line'
-        )
-    for number, row in enumerate(rows, start=1 + has_header):
-        if columns is not None:
-            is_short = len(row) <= max(columns)
-            fields = [] if is_short else [row[i] for i in columns]
-        else:
-            is_short, fields = len(row) != width, row
-        if is_short:
-            raise common.InputError(
-                f'{csv_file}: line {number} has {len(row)} field(s); expected '
-                + (wanted if columns is None else 'those that the header names')
-            )
-        if '' in fields:
-            raise common.InputError(
-                f'{csv_file}: line {number} has an empty field; expected '
-                + (wanted if columns is None else 'those that the header names')
-            )
+    return EmbeddedDataset(pids, fids, cids, embs if streams else np.asarray(embs))
 
 
 # --- files of embeddings ---------------------------------------------------------

@@ -19,7 +19,6 @@ named in the JSON file.
 """
 
 import argparse
-import importlib
 import importlib.metadata
 import platform
 import sys
@@ -27,7 +26,9 @@ import sys
 import numpy as np
 
 import common
+import datasets
 import embedding_files
+import excluders
 from evaluation import flags, pooling, ranking, rerank, single_shot, thresholds
 
 NO_MATCH_RULES = {
@@ -47,12 +48,7 @@ def build_parser():
     parser = common.new_parser(__doc__)
     flags.add_flags(parser)
     data = parser.add_argument_group('data')
-    data.add_argument(
-        '--csv_header',
-        action='store_true',
-        help='The first line of both CSV files names the columns. With the names pid, '
-        'fid and camera, columns may come in any order; other columns are ignored.',
-    )
+    datasets.add_header_flag(data)
     add_protocol_flags(parser)
     add_rerank_flags(parser)
     output = parser.add_argument_group('scores')
@@ -168,29 +164,29 @@ def main(argv=None):
         has_header=args.csv_header,
         streams_gallery=True,
     )
-    excluder_module = importlib.import_module(f'excluders.{args.excluder}')
     query, gallery = follow_protocol(
         query,
         gallery,
-        excluder_module.Excluder([]),
+        args.excluder,
         args.pool,
         args.gallery_includes_queries,
         args.multi_query,
     )
-    excluder = excluder_module.Excluder(gallery.fids)
-    embs = (query.embs, gallery.embs, args.metric, args.batch_size)
+    dists = ranking.EmbeddingDistances(
+        query.embs, gallery.embs, args.metric, args.batch_size
+    )
     if args.rerank:
         dists = rerank.RerankedDistances(
-            *embs, args.rerank_k1, args.rerank_k2, args.rerank_lambda
+            query.embs,
+            gallery.embs,
+            args.metric,
+            args.batch_size,
+            args.rerank_k1,
+            args.rerank_k2,
+            args.rerank_lambda,
         )
-    else:
-        dists = ranking.EmbeddingDistances(*embs)
-    task = (
-        dists,
-        query.pids,
-        gallery.pids,
-        lambda rows, cols: excluder(query.fids[rows], cols),
-    )
+    is_ignored = excluders.make_mask(args.excluder, query, gallery)
+    task = ranking.Task(dists, query.pids, gallery.pids, is_ignored)
     ranks = ranking.rank(*task)
     report_unmatched(ranks, query.fids, args.no_match)
     scores = compute_scores(
@@ -220,7 +216,7 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
     Args:
         query: embedding_files.EmbeddedDataset.
         gallery: embedding_files.EmbeddedDataset.
-        excluder: an Excluder, for what its data set's names say.
+        excluder: of excluders.EXCLUDER_CHOICES, for what its data set's names say.
         pool: how frames are pooled into tracklets, or None.
         includes_queries: whether the gallery gets the queries too.
         multi_query: how queries of one PID and camera are pooled, or None.
@@ -229,24 +225,32 @@ def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_quer
         ValueError: names of that data set have no tracklets, or no cameras.
     """
     if pool is not None:
-        if not hasattr(excluder, 'tracklet'):
+        tracklets = [
+            excluders.find_tracklets(excluder, side.fids) for side in (query, gallery)
+        ]
+        if None in tracklets:
             raise common.InputError(
                 '--pool needs names with tracklets; use --excluder mars'
             )
         query, gallery = (
-            pool_dataset(side, map(excluder.tracklet, side.fids), pool)
-            for side in (query, gallery)
+            pool_dataset(side, keys, pool)
+            for side, keys in zip((query, gallery), tracklets, strict=True)
         )
     if includes_queries:
+        has_cameras = gallery.cids is not None and query.cids is not None
         gallery = embedding_files.EmbeddedDataset(
-            *(np.concatenate(both) for both in zip(gallery, query, strict=True))
+            np.concatenate([gallery.pids, query.pids]),
+            np.concatenate([gallery.fids, query.fids]),
+            np.concatenate([gallery.cids, query.cids]) if has_cameras else None,
+            np.concatenate([gallery.embs, query.embs]),
         )
     if multi_query is not None:
-        if not hasattr(excluder, 'parse'):
+        cameras = excluders.find_cameras(excluder, query)
+        if cameras is None:
             raise common.InputError(
-                '--multi_query needs cameras, which --excluder diagonal has not'
+                f'--multi_query needs cameras, which --excluder {excluder} has not'
             )
-        query = pool_dataset(query, map(excluder.parse, query.fids), multi_query)
+        query = pool_dataset(query, cameras, multi_query)
     return query, gallery
 
 
@@ -262,6 +266,7 @@ def pool_dataset(dataset, keys, how):
     return embedding_files.EmbeddedDataset(
         dataset.pids[first_rows],
         dataset.fids[first_rows],
+        None if dataset.cids is None else dataset.cids[first_rows],
         pooling.pool(dataset.embs, codes, how),
     )
 

@@ -26,10 +26,9 @@ import os
 import sys
 
 import common
+import datasets
 from data import LAYOUT_CHOICES, _holdout
 from excluders import EXCLUDER_CHOICES
-
-embedding_files = common.lazy_import('embedding_files')
 
 SPLIT_DOC = """Hold identities of a training CSV back for validation.
 
@@ -93,6 +92,7 @@ def build_split_parser():
         type=common.non_negative_int,
         help='Of the PIDs and queries drawn: the same seed, the same split.',
     )
+    datasets.add_header_flag(parser)
     add_output_flags(parser, 'PREFIX_rest.csv. Default: that of CSV_FILE.')
     return parser
 
@@ -137,8 +137,13 @@ def main(argv=None):
         args = build_split_parser().parse_args(argv[1:])
         prefix = args.prefix or os.path.splitext(os.path.basename(args.csv_file))[0]
         split(
-            *(args.csv_file, args.val_pids, args.excluder, args.seed),
-            *(args.output_dir, prefix),
+            args.csv_file,
+            args.csv_header,
+            args.val_pids,
+            args.excluder,
+            args.seed,
+            args.output_dir,
+            prefix,
         )
     else:
         args = build_parser().parse_args(argv)
@@ -161,37 +166,37 @@ def list_layout(layout_name, root, output_dir, prefix):
     report(splits, filenames)
 
 
-def split(csv_file, val_pids, excluder_name, seed, output_dir, prefix):
+def split(csv_file, has_header, val_pids, excluder, seed, output_dir, prefix):
     """Write the CSVs of a training set split by identity, and print their counts.
 
     Args:
         csv_file: of the training set.
+        has_header: whether its first line names the columns; so do the new ones then.
         val_pids: see count_or_share.
-        excluder_name: a module of excluders/.
+        excluder: a module of excluders/.
         seed: non-negative int.
         output_dir, prefix: of the files.
     """
-    pids, fids = embedding_files.read_csv(csv_file)
-    excluder = importlib.import_module(f'excluders.{excluder_name}').Excluder
+    dataset = datasets.read(csv_file, has_header)
+    num_pids = len(set(dataset.pids))
     num_val_pids = val_pids
     if isinstance(val_pids, float):
-        num_val_pids = round(val_pids * len(set(pids)))
-    parts = _holdout.split(pids, fids, excluder, num_val_pids, seed)
+        num_val_pids = round(val_pids * num_pids)
+    parts = _holdout.split(dataset, excluder, num_val_pids, seed)
+    columns = [column for column in dataset if column is not None]
     rows = {
-        # Training takes no third column.
-        'rest': [(pids[i], fids[i]) for i in parts.rest],
-        'val_query': [(pids[i], fids[i], *camera(fids[i])) for i in parts.query],
-        'val_gallery': [(pids[i], fids[i], *camera(fids[i])) for i in parts.gallery],
+        name: [tuple(column[i] for column in columns) for i in part]
+        for name, part in (
+            ('rest', parts.rest),
+            ('val_query', parts.query),
+            ('val_gallery', parts.gallery),
+        )
     }
     check_not_replaced(csv_file, output_dir, prefix, rows)
-    filenames = write_csvs(rows, output_dir, prefix)
+    header = ('pid', 'fid', 'camera')[: len(columns)] if has_header else None
+    filenames = write_csvs(rows, output_dir, prefix, header)
     report(rows, filenames)
-    print(f'{parts.num_eligible} of {len(set(pids))} PIDs could have been held back')
-
-
-def camera(fid):
-    """Return the (camera,) that came with a fid in the CSV, or nothing."""
-    return (fid.cid,) if hasattr(fid, 'cid') else ()
+    print(f'{parts.num_eligible} of {num_pids} PIDs could have been held back')
 
 
 def check_not_replaced(csv_file, output_dir, prefix, splits):
@@ -267,8 +272,14 @@ def describe_gaps(listed, splits, complete):
             yield (f'{split} has {found} images, the complete data set has {expected}')
 
 
-def write_csvs(splits, output_dir, prefix):
-    """Write one CSV per split, all or none, and return {split: file name}."""
+def write_csvs(splits, output_dir, prefix, header=None):
+    """Write one CSV per split, all or none, and return {split: file name}.
+
+    Args:
+        splits: {split: rows}.
+        output_dir, prefix: of the files.
+        header: names of the columns, for a first line; None: there is none.
+    """
     filenames = {
         split: os.path.join(output_dir, f'{prefix}_{split}.csv') for split in splits
     }
@@ -276,7 +287,8 @@ def write_csvs(splits, output_dir, prefix):
         for split, rows in splits.items():
             temporary = stack.enter_context(common.complete_file(filenames[split]))
             with open(temporary, 'w', encoding='utf-8', newline='') as file:
-                csv.writer(file, lineterminator='\n').writerows(rows)
+                writer = csv.writer(file, lineterminator='\n')
+                writer.writerows([*([header] if header else []), *rows])
     return filenames
 
 

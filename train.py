@@ -20,6 +20,7 @@ import sys
 import typing
 
 import common
+import datasets
 from precision import is_native
 from training import checks, devices, flags, resuming
 
@@ -75,7 +76,7 @@ class Learner(typing.NamedTuple):
 
 def main(argv=None):
     args, notes = flags.parse_args(__doc__, argv)
-    data = load_train_sets(args.train_set, args.image_root)
+    data = load_train_sets(args.train_set, args.image_root, args.csv_header)
     devices.prepare(args.distribute)
     common.start_tensorflow()
     run = settings.group(args)
@@ -132,12 +133,13 @@ def main(argv=None):
         conclude(done, args.train_iterations, args.experiment_root, logger)
 
 
-def load_train_sets(train_sets, image_roots):
+def load_train_sets(train_sets, image_roots, has_header=False):
     """Return the Data of a run; several data sets are kept apart.
 
     Args:
         train_sets: list of str, CSV files.
         image_roots: list of str, one directory for all of them or one for each.
+        has_header: whether the first line of a CSV names its columns.
 
     With several data sets, PIDs and FIDs begin with the number of theirs, from 1:
     '2:0001' is another person than '1:0001'.
@@ -145,10 +147,11 @@ def load_train_sets(train_sets, image_roots):
     tables, paths = [], []
     pairs = checks.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
-        pids, fids = common.load_dataset(train_set, image_root)
-        paths += common.join_paths(image_root, fids)
+        dataset = datasets.read(train_set, has_header)
+        datasets.check_images_exist(train_set, dataset.fids, image_root)
+        paths += datasets.join_paths(image_root, dataset.fids)
         prefix = f'{number}:' if len(pairs) > 1 else ''
-        tables.append((prefix + pids, prefix + fids))
+        tables.append((prefix + dataset.pids, prefix + dataset.fids))
     pids, fids = (np.concatenate(columns) for columns in zip(*tables, strict=True))
     return Data(pids, fids, paths)
 
@@ -183,9 +186,12 @@ def read_held_out(held_out, is_chief):
     """
     if held_out is None or not is_chief:
         return None
-    excluder = importlib.import_module(f'excluders.{held_out.excluder}').Excluder
     return validation.HeldOut(
-        held_out.gallery_csv, held_out.query_csv, excluder, held_out.image_root
+        held_out.gallery_csv,
+        held_out.query_csv,
+        held_out.excluder,
+        held_out.image_root,
+        held_out.has_header,
     )
 
 

@@ -88,7 +88,8 @@ def read_list(filename):
 
     Names that are not UTF-8 survive: os.fsencode gives their bytes back.
     """
-    lines = (line.rstrip(b'\r\n') for line in common.read_lines(filename))
+    with open(filename, 'rb') as file:
+        lines = [line.rstrip(b'\r\n') for line in file]
     return [os.fsdecode(line) for line in lines if line.strip()]
 
 

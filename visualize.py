@@ -23,13 +23,13 @@ visualize.py curves --help` explains the first, `projector --help` the second.
 """
 
 import argparse
-import importlib
 import os
 import sys
 
 import numpy as np
 
 import common
+import datasets
 import embedding_files
 import excluders
 from evaluation import flags, ranking
@@ -123,11 +123,7 @@ def add_data_flags(group):
         type=common.readable_directory,
         help='Directory that the FIDs are relative to.',
     )
-    group.add_argument(
-        '--csv_header',
-        action='store_true',
-        help='The first line of a CSV names its columns, as in evaluate.py.',
-    )
+    datasets.add_header_flag(group)
 
 
 def page_or_picture(text):
@@ -155,25 +151,23 @@ def show_rankings(argv):
         args.gallery_embeddings,
         has_header=args.csv_header,
     )
-    excluder_module = importlib.import_module(f'excluders.{args.excluder}')
-    excluder = excluder_module.Excluder(gallery.fids)
-    ranks = ranking.rank_all(
-        query.embs,
-        gallery.embs,
-        query.pids,
-        gallery.pids,
-        lambda rows: excluder(query.fids[rows]),
-        args.metric,
-        args.batch_size,
+    is_ignored = excluders.make_mask(args.excluder, query, gallery)
+    dists = ranking.EmbeddingDistances(
+        query.embs, gallery.embs, args.metric, args.batch_size
     )
+    ranks = ranking.rank(dists, query.pids, gallery.pids, is_ignored)
     images = ranked_queries.RankedImages(
-        query, gallery, find_cameras(excluder), args.image_root
+        query,
+        gallery,
+        excluders.find_cameras(args.excluder, query),
+        excluders.find_cameras(args.excluder, gallery),
+        args.image_root,
     )
     for filename in args.filename:
         num_queries = args.num_queries or NUM_QUERIES[extension_of(filename)]
         rows, aps = ranked_queries.choose_queries(ranks, num_queries, args.order)
         ranked = ranked_queries.rank_queries(
-            rows, aps, query, gallery, excluder, args.metric, args.top_k
+            rows, aps, query, gallery, is_ignored, args.metric, args.top_k
         )
         if extension_of(filename) == '.html':
             title, summary = describe_page(args, ranks, len(rows))
@@ -182,13 +176,6 @@ def show_rankings(argv):
             figure = ranking_figure.draw(list(ranked), images, args.top_k)
             common.write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
         print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
-
-
-def find_cameras(excluder):
-    """Return a function of a FID that returns its camera, or None if it has none."""
-    if not hasattr(excluder, 'parse'):  # Such as diagonal: no cameras.
-        return lambda fid: None
-    return lambda fid: excluder.parse(fid)[1]
 
 
 def describe_page(args, ranks, num_shown):
@@ -346,8 +333,10 @@ def write_projector(argv):
     fids = dataset.fids[rows]
     columns = {'pid': dataset.pids[rows], 'fid': fids}
     if args.excluder is not None:
-        excluder = importlib.import_module(f'excluders.{args.excluder}').Excluder([])
-        columns['camera'] = [find_cameras(excluder)(fid) or '' for fid in fids]
+        cameras = excluders.find_cameras(args.excluder, dataset)
+        columns['camera'] = [
+            cameras[row] if cameras is not None else '' for row in rows
+        ]
     images = (thumbnails.read_image(args.image_root, fid) for fid in fids)
     name = os.path.splitext(os.path.basename(args.dataset))[0]
     projector.write(args.output_dir, name, dataset.embs[rows], columns, images)

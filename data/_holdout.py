@@ -5,6 +5,8 @@ import typing
 import numpy as np
 
 import common
+import datasets
+import excluders
 
 
 class Split(typing.NamedTuple):
@@ -22,7 +24,7 @@ class Split(typing.NamedTuple):
     num_eligible: int
 
 
-def split(pids, fids, excluder_class, num_val_pids, seed):
+def split(dataset, excluder, num_val_pids, seed):
     """Split a data set by identity into training rows, queries and a gallery.
 
     A PID is eligible if at least one query can be made of it. Of the eligible ones,
@@ -30,9 +32,8 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
     their other images are the gallery. The order of the rows does not matter.
 
     Args:
-        pids: [N] of str.
-        fids: [N] of str.
-        excluder_class: of excluders/.
+        dataset: a datasets.Dataset of N images.
+        excluder: one of excluders.EXCLUDER_CHOICES.
         num_val_pids: how many PIDs to hold back.
         seed: non-negative int.
 
@@ -40,11 +41,9 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
         Split.
 
     Raises:
-        ValueError: so many PIDs are not eligible, or none would be left to train on.
+        InputError: so many PIDs are not eligible, or none would be left to train on.
     """
-    rows_of_pid = {}
-    for row, pid in enumerate(pids):
-        rows_of_pid.setdefault(pid, []).append(row)
+    rows_of_pid = datasets.group_rows(dataset.pids)
     names = sorted(rows_of_pid)
     if not 0 < num_val_pids < len(names):
         raise common.InputError(
@@ -53,9 +52,10 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
         )
     queries_of_pid = {}
     for number, pid in enumerate(names):
-        rows = sorted(rows_of_pid[pid], key=lambda row: fids[row])
-        names_of_images = [fids[row] for row in rows]
-        is_match = ~excluder_class(names_of_images)(names_of_images)  # [n, n]
+        rows = sorted(rows_of_pid[pid], key=lambda row: dataset.fids[row])
+        images = dataset.select(rows)
+        every = slice(None)
+        is_match = ~excluders.make_mask(excluder, images, images)(every, every)
         np.fill_diagonal(is_match, False)
         chosen = choose_queries(is_match, np.random.default_rng([seed, 1, number]))
         queries_of_pid[pid] = [rows[i] for i in chosen]
@@ -70,7 +70,7 @@ def split(pids, fids, excluder_class, num_val_pids, seed):
     held_back = [eligible[i] for i in order[:num_val_pids]]
     query = {row for pid in held_back for row in queries_of_pid[pid]}
     gallery = {row for pid in held_back for row in rows_of_pid[pid]} - query
-    rest = set(range(len(pids))) - query - gallery
+    rest = set(range(len(dataset.pids))) - query - gallery
     return Split(
         *(np.array(sorted(rows), np.int64) for rows in (rest, query, gallery)),
         len(eligible),

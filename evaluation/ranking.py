@@ -21,6 +21,7 @@ import typing
 import numpy as np
 
 import common
+import datasets
 
 # Float64 distances of 256 queries to so many gallery images fit a CPU's cache.
 GALLERY_CHUNK = 4096
@@ -243,6 +244,19 @@ class MatchRanks(typing.NamedTuple):
     last_ranks: np.ndarray
 
 
+class Task(typing.NamedTuple):
+    """What is ranked: the arguments of `rank`, and of all that takes the same.
+
+    Attributes:
+        dists, query_pids, gallery_pids, is_ignored: see `rank`.
+    """
+
+    dists: typing.Any
+    query_pids: np.ndarray
+    gallery_pids: np.ndarray
+    is_ignored: typing.Callable
+
+
 def rank(dists, query_pids, gallery_pids, is_ignored):
     """Rank the true matches of every query.
 
@@ -257,7 +271,9 @@ def rank(dists, query_pids, gallery_pids, is_ignored):
     Returns:
         list [Q] of MatchRanks; one without ranks has no match.
     """
-    rows_of_pid, cols_of_pid = group_rows(query_pids), group_rows(gallery_pids)
+    rows_of_pid, cols_of_pid = (
+        datasets.group_rows(pids) for pids in (query_pids, gallery_pids)
+    )
     if len(dists.gallery_blocks) > 1:
         return rank_in_blocks(dists, rows_of_pid, cols_of_pid, is_ignored)
     ranks, none = [], np.empty(0, np.int64)
@@ -265,27 +281,6 @@ def rank(dists, query_pids, gallery_pids, is_ignored):
         matches = [cols_of_pid.get(pid, none) for pid in query_pids[rows]]
         ranks += rank_matches(block, is_ignored(rows, slice(None)), matches)
     return ranks
-
-
-def rank_all(
-    query_embs,
-    gallery_embs,
-    query_pids,
-    gallery_pids,
-    is_ignored,
-    metric='euclidean',
-    batch_size=256,
-):
-    """Rank the true matches of every query, as `rank` does, given embeddings.
-
-    Here is_ignored is a function of query rows alone; it returns bool [rows, G].
-    """
-    return rank(
-        EmbeddingDistances(query_embs, gallery_embs, metric, batch_size),
-        query_pids,
-        gallery_pids,
-        lambda rows, cols: is_ignored(rows)[:, cols],
-    )
 
 
 def rank_in_blocks(dists, rows_of_pid, cols_of_pid, is_ignored):
@@ -365,14 +360,6 @@ def count_others(dists, first_col, standings):
             earlier = dists[q, : max(0, standing.cols[i] - first_col)]
             num_nearer[i] += np.count_nonzero(earlier == standing.dists[i])
         standing.num_nearer += num_nearer
-
-
-def group_rows(pids):
-    """Return {PID: int64 array of its rows, ascending}."""
-    rows = {}
-    for row, pid in enumerate(pids):
-        rows.setdefault(pid, []).append(row)
-    return {pid: np.array(rows_of_one) for pid, rows_of_one in rows.items()}
 
 
 def rank_matches(dists, is_ignored, matches):

@@ -9,7 +9,7 @@ example of another camera than its own.
 
 import numpy as np
 
-from evaluation import ranking
+import datasets
 
 
 def single_shot_cmcs(
@@ -31,7 +31,7 @@ def single_shot_cmcs(
         rank in the order of gallery rows.
     """
     rng = np.random.default_rng(seed)
-    cols_of_pid = ranking.group_rows(gallery_pids)
+    cols_of_pid = datasets.group_rows(gallery_pids)
     number_of_pid = {pid: number for number, pid in enumerate(cols_of_pid)}
     # An image's turn, at random: each identity shows the one whose turn is first.
     turns = rng.permuted(

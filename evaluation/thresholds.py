@@ -16,7 +16,7 @@ import typing
 import numpy as np
 
 import common
-from evaluation import ranking
+import datasets
 
 # Of float32's 23 bits of mantissa, 11 tell bins apart; the sign is always +.
 DROPPED_BITS = 12
@@ -52,7 +52,7 @@ def count_pairs(dists, query_pids, gallery_pids, is_ignored):
         gallery_pids: [G] of str.
         is_ignored: see ranking.rank; such pairs are not counted.
     """
-    cols_of_pid = ranking.group_rows(gallery_pids)
+    cols_of_pid = datasets.group_rows(gallery_pids)
     none = np.empty(0, np.int64)
     same, both = np.zeros(NUM_BINS, np.int64), np.zeros(NUM_BINS, np.int64)
     for rows, cols, block in dists.blocks():

@@ -20,17 +20,18 @@ class KeyExcluder:
 
     Args:
         gallery_fids: [G] of str.
+        gallery_pids, gallery_cids: [G] of str, of the CSV; None: not known.
 
     Attributes:
         gallery_codes: int32 [G], the number of each gallery image's key; 0 is junk.
     """
 
-    def __init__(self, gallery_fids):
+    def __init__(self, gallery_fids, gallery_pids=None, gallery_cids=None):
         self._code_of_key = {None: JUNK_CODE}
         self.gallery_codes = np.array(
             [
-                self._code_of_key.setdefault(self.key(fid), len(self._code_of_key))
-                for fid in gallery_fids
+                self._code_of_key.setdefault(key, len(self._code_of_key))
+                for key in self.keys(gallery_fids, gallery_pids, gallery_cids)
             ],
             np.int32,
         )
@@ -39,24 +40,43 @@ class KeyExcluder:
         """Return what makes two images too similar to count, or None for junk."""
         raise NotImplementedError
 
-    def encode(self, query_fids):
-        """Return int32 [Q], the number of each query's key; -1: not in the gallery."""
-        return np.array(
-            [self._code_of_key.get(self.key(fid), UNSEEN_CODE) for fid in query_fids],
-            np.int32,
-        )
+    def keys(self, fids, pids=None, cids=None):
+        """Return the key of each image, list [N]; see `key`.
 
-    def __call__(self, query_fids, gallery_rows=slice(None)):
+        Args:
+            fids: [N] of str.
+            pids, cids: [N] of str, of the CSV; None: not known. Here they do not count.
+        """
+        del pids, cids
+        return [self.key(fid) for fid in fids]
+
+    def cameras(self, fids, pids=None, cids=None):
+        """Return the camera of each image, [N] of str; None: names tell of none."""
+
+    def tracklets(self, fids):
+        """Return the tracklet of each image, [N]; None: names tell of none."""
+
+    def encode(self, query_fids, query_pids=None, query_cids=None):
+        """Return int32 [Q], the number of each query's key; -1: not in the gallery."""
+        keys = self.keys(query_fids, query_pids, query_cids)
+        codes = [self._code_of_key.get(key, UNSEEN_CODE) for key in keys]
+        return np.array(codes, np.int32)
+
+    def ignores(self, query_codes, gallery_rows=slice(None)):
         """Return bool [Q, rows]: True where the query ignores the gallery image.
 
         Args:
-            query_fids: [Q] of str.
+            query_codes: int32 [Q], of `encode`.
             gallery_rows: slice or indices of the gallery images asked about.
         """
         gallery_codes = self.gallery_codes[gallery_rows]
-        is_same = self.encode(query_fids)[:, None] == gallery_codes  # [Q, rows]
+        is_same = query_codes[:, None] == gallery_codes  # [Q, rows]
         is_same |= gallery_codes == JUNK_CODE
         return is_same
+
+    def __call__(self, query_fids, gallery_rows=slice(None)):
+        """Return bool [Q, rows] of queries whose names are to be parsed first."""
+        return self.ignores(self.encode(query_fids), gallery_rows)
 
 
 class PidCameraExcluder(KeyExcluder):
@@ -92,6 +112,11 @@ class PidCameraExcluder(KeyExcluder):
     def match(self, name):
         """Return a match object with groups PID and camera, or None, of a file name."""
         return self.pattern.match(name)
+
+    def cameras(self, fids, pids=None, cids=None):
+        """Return the camera of each image, list [N] of str."""
+        del pids, cids
+        return [self.parse(fid)[1] for fid in fids]
 
     def key(self, fid):
         """Return (pid, cid), or None for junk."""

@@ -18,7 +18,8 @@ class Excluder(_keys.PidCameraExcluder):
     example = '0002C1T0001F001.jpg'
     junk_pids = ('00-1',)
 
-    def tracklet(self, fid):
-        """Return what all frames of a fid's tracklet share: the name up to the F."""
-        self.parse(fid)
-        return fid.rpartition('F')[0]
+    def tracklets(self, fids):
+        """Return what all frames of a tracklet share, [N]: the names up to the F."""
+        for fid in fids:
+            self.parse(fid)
+        return [fid.rpartition('F')[0] for fid in fids]

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-import common
+import datasets
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'original'
 CASES = json.loads((GOLDEN / 'evaluate.json').read_text(encoding='utf-8'))
@@ -24,7 +24,7 @@ def csv_file(case, side):
 def load(case):
     """Return ((pids, fids, embs) of the queries, the same of the gallery, Excluder)."""
     query, gallery = (
-        (*common.load_dataset(csv_file(case, side)), ARRAYS[f'{case}/{side}'])
+        (*datasets.read(csv_file(case, side))[:2], ARRAYS[f'{case}/{side}'])
         for side in ('query', 'gallery')
     )
     return query, gallery, excluder_class(CASES[case]['excluder'])

@@ -277,101 +277,6 @@ def test_log_on_a_full_disk_stops_the_command():
         log_file.close()
 
 
-# --- data sets -------------------------------------------------------------------
-
-
-def test_fields_stay_the_text_they_are(tmp_path):
-    rows = ['0002,a b.jpg', 'NA,"c,d.jpg"', '#7,e#.jpg', '1e3,ü.jpg']
-    csv_file = write(tmp_path / 'x.csv', '\r\n'.join(rows) + '\r\n')
-    pids, fids = common.load_dataset(csv_file)
-    assert pids.tolist() == ['0002', 'NA', '#7', '1e3']
-    assert fids.tolist() == ['a b.jpg', 'c,d.jpg', 'e#.jpg', 'ü.jpg']
-
-
-def test_last_line_needs_no_newline(tmp_path):
-    pids, fids = common.load_dataset(write(tmp_path / 'x.csv', '1,a\n2,b'))
-    assert (pids.tolist(), fids.tolist()) == (['1', '2'], ['a', 'b'])
-
-
-@pytest.mark.parametrize(
-    'content, message',
-    [
-        (b'', 'the file is empty; expected two fields, PID,FID'),
-        (b'1,a\n2\n', r'line 2 has 1 field\(s\); expected two fields'),
-        (b'1,a\n2,b,c\n', r'line 2 has 3 field\(s\)'),
-        (b'1,a,x\n2,b,y\n', r'line 1 has 3 field\(s\)'),
-        (b'1,a,x\n2,b\n', r'line 1 has 3 field\(s\)'),
-        (b'1 a\n2 b\n', r'line 1 has 1 field\(s\)'),
-        (b'1,a\n\n2,b\n', r'line 2 has 0 field\(s\)'),
-        (b'1,a\n,b\n', 'line 2 has an empty field'),
-        (b'1,a\n2,\n', 'line 2 has an empty field'),
-        (b'1,a\n2,b\n3,\xfc.jpg\n', 'line 3 is not UTF-8; save the file as UTF-8'),
-        ('1,a\n'.encode('utf-16'), 'line 1 is not UTF-8'),
-    ],
-)
-def test_malformed_csv_names_file_and_line(tmp_path, content, message):
-    (tmp_path / 'x.csv').write_bytes(content)
-    with pytest.raises(ValueError, match=rf'x\.csv: {message}'):
-        common.load_dataset(str(tmp_path / 'x.csv'))
-
-
-def test_unreadably_quoted_csv_is_refused(tmp_path):
-    csv_file = write(tmp_path / 'x.csv', '1,"a\n2,b\n')
-    with pytest.raises(ValueError, match=r'x\.csv: .*expected two fields'):
-        common.load_dataset(csv_file)
-
-
-def test_missing_csv_is_named():
-    with pytest.raises(FileNotFoundError, match='nowhere.csv does not exist'):
-        common.load_dataset('nowhere.csv')
-
-
-def test_missing_images_are_counted_and_the_first_three_joined(tmp_path):
-    (tmp_path / 'b.jpg').touch()
-    rows = '1,a.jpg\n1,b.jpg\n2,c.jpg\n2,d.jpg\n3,e.jpg\n'
-    csv_file = write(tmp_path / 'x.csv', rows)
-    first = ', '.join(str(tmp_path / name) for name in ('a.jpg', 'c.jpg', 'd.jpg'))
-    with pytest.raises(FileNotFoundError) as error:
-        common.load_dataset(csv_file, str(tmp_path))
-    assert str(error.value) == (
-        f'4 of 5 images in {csv_file} are missing (first: {first}); check --image_root'
-    )
-
-
-@pytest.mark.parametrize(
-    'fid, is_there',
-    [
-        ('a.jpg', True),
-        ('sub/b ü.jpg', True),
-        ('sub/../a.jpg', True),
-        ('link.jpg', True),
-        ('{root}/a.jpg', True),  # An absolute path stands for itself.
-        ('/a.jpg', False),  # As here, although the root has a file of that name.
-        ('dangling.jpg', False),
-        ('sub', False),
-        ('sub/a.jpg', False),
-        ('none/a.jpg', False),
-    ],
-)
-def test_files_are_found_in_listings_as_if_each_were_asked_for(tmp_path, fid, is_there):
-    (tmp_path / 'sub').mkdir()
-    for name in ('a.jpg', 'sub/b ü.jpg'):
-        (tmp_path / name).touch()
-    (tmp_path / 'link.jpg').symlink_to('a.jpg')
-    (tmp_path / 'dangling.jpg').symlink_to('nothing')
-    fid = fid.format(root=tmp_path)
-    missing = common.find_missing([fid], str(tmp_path))
-    assert missing == ([] if is_there else [os.path.join(tmp_path, fid)])
-    assert is_there == os.path.isfile(os.path.join(tmp_path, fid))
-
-
-def test_rows_are_grouped_by_pid_in_order_of_appearance(tmp_path):
-    csv_file = write(tmp_path / 'x.csv', '7,a\n3,b\n7,c\n')
-    names, rows = common.group_rows(common.load_dataset(csv_file)[0])
-    assert names.tolist() == ['7', '3']
-    assert [r.tolist() for r in rows] == [[0, 2], [1]]
-
-
 def test_args_json_round_trip(tmp_path):
     common.write_json(str(tmp_path / 'args.json'), {'margin': 'soft'})
     assert common.read_args(str(tmp_path)) == {'margin': 'soft'}
@@ -411,13 +316,6 @@ def test_messages_nobody_reads_do_not_stop_a_run(monkeypatch):
     logger = common.setup_logging()
     monkeypatch.setattr(common.tqdm.tqdm, 'write', raise_broken_pipe)
     logger.info('into the void')
-
-
-def test_heading_of_a_csv_is_recognised(tmp_path):
-    (tmp_path / 'a.jpg').write_bytes(b'')
-    csv_file = write(tmp_path / 'x.csv', 'pid,fid\n1,a.jpg\n')
-    with pytest.raises(FileNotFoundError, match='if that line is a heading, remove it'):
-        common.load_dataset(csv_file, str(tmp_path))
 
 
 def test_free_memory_is_read_or_unknown(tmp_path):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import common
+import datasets
 import make_csv
 
 SCRIPT = pathlib.Path(make_csv.__file__)
@@ -160,9 +161,8 @@ def test_names_come_back_as_they_were(tmp_path):
     fids = ['NA/a b.jpg', '#7/x,y.jpg', '007/"q".jpg', 'José/é.jpg']
     touch(tmp_path / 'root', fids)
     make('folder', tmp_path / 'root', tmp_path)
-    pids, found = common.load_dataset(
-        str(tmp_path / 'folder_all.csv'), str(tmp_path / 'root')
-    )
+    pids, found, _ = datasets.read(str(tmp_path / 'folder_all.csv'))
+    assert datasets.find_missing(found, str(tmp_path / 'root')) == []
     assert set(zip(pids, found, strict=True)) == {(f.split('/')[0], f) for f in fids}
 
 
@@ -258,7 +258,25 @@ def test_split_keeps_the_cameras_of_a_third_column(tmp_path):
     assert fid == f'{pid}{cid}.jpg'
     gallery = (tmp_path / 'shop_val_gallery.csv').read_text().splitlines()
     assert sorted(gallery) == [f'{pid},{pid}{c}.jpg,{c}' for c in 'abc' if c != cid]
-    assert len((tmp_path / 'shop_rest.csv').read_text().split(',')) == 7
+    rest = (tmp_path / 'shop_rest.csv').read_text().splitlines()
+    others = set('xyz') - {pid}
+    assert sorted(rest) == sorted(f'{p},{p}{c}.jpg,{c}' for p in others for c in 'abc')
+
+
+def test_split_of_a_csv_with_a_heading_writes_csvs_with_one(tmp_path):
+    filename = tmp_path / 'shop.csv'
+    rows = ''.join(f'{c},{p}{c}.jpg,x,{p}\n' for p in 'xyz' for c in 'abc')
+    filename.write_text('camera,FID,note,pid\n' + rows)
+    make_csv.main(
+        ['split', str(filename), '--csv_header', '--excluder', 'csv']
+        + ['--val_pids', '1', '--output_dir', str(tmp_path)]
+    )
+    found = []
+    for part in ('rest', 'val_query', 'val_gallery'):
+        csv_file = tmp_path / f'shop_{part}.csv'
+        assert csv_file.read_text().startswith('pid,fid,camera\n')
+        found += zip(*datasets.read(str(csv_file), has_header=True), strict=True)
+    assert sorted(found) == [(p, f'{p}{c}.jpg', c) for p in 'xyz' for c in 'abc']
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ PAPER = {
 NO_HYPERPARAMETERS = {
     *('help', 'experiment_root', 'train_set', 'image_root', 'initial_checkpoint'),
     *('resume', 'seed', 'loading_threads', 'checkpoint_frequency', 'cache'),
+    'csv_header',
     *('histogram_frequency', 'detailed_logs', 'dry_run', 'overfit_one_batch'),
     *(
         'image_frequency',
@@ -193,9 +194,9 @@ def test_recipe_takes_spaces_and_runs_where_it_is_called(clone, python, tmp_path
     assert directory == str(elsewhere)
     assert call[0] == str(clone / 'train.py')
     args = parse(call)
-    found = (args.image_root, args.initial_checkpoint, args.experiment_root)
+    found = (*args.image_root, args.initial_checkpoint, args.experiment_root)
     assert found == flags
-    assert args.train_set == str(clone / 'data' / 'market1501_train.csv')
+    assert args.train_set == [str(clone / 'data' / 'market1501_train.csv')]
 
 
 def test_recipe_makes_the_csv_files_only_if_one_is_missing(clone, python):

@@ -70,7 +70,7 @@ def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
         *(str(tmp_path / name) for name in ('query.csv', 'query.h5')),
         *(str(tmp_path / name) for name in ('gallery.csv', 'gallery.h5')),
     )
-    images = ranked_queries.RankedImages(query, gallery, lambda fid: None, tmp_path)
+    images = ranked_queries.RankedImages(query, gallery, None, None, tmp_path)
     ranked = [
         # Rank 0 is ignored; rank 4 is the late match, for which there is no room.
         (0, 1.0, 2, 1, np.array([0, 1, 2]), np.array([0, 1, 2]), np.float32([0, 1, 2])),

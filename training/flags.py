@@ -5,6 +5,7 @@ import os
 import secrets
 
 import common
+import datasets
 import loss
 from excluders import EXCLUDER_CHOICES
 from heads import HEAD_CHOICES
@@ -187,6 +188,7 @@ def add_data_flags(parser):
         help='Resize images to the pre-crop size and cut the net input out at random.',
     )
     add_augmentation_flags(data)
+    datasets.add_header_flag(data)
     data.add_argument(
         '--overfit_one_batch',
         action='store_true',

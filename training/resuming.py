@@ -10,6 +10,7 @@ import os
 import zlib
 
 import common
+import datasets
 
 # What --resume takes from the command line: it does not change the mathematics.
 FREE_ON_RESUME = (
@@ -191,7 +192,7 @@ def to_share(values, pids, fids):
         for name, value in to_json(values).items()
         if name not in (*FREE_ON_RESUME, 'experiment_root')
     }
-    rows = '\n'.join(common.csv_lines(pids, fids))
+    rows = '\n'.join(datasets.csv_lines(datasets.Dataset(pids, fids)))
     shared['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
     return shared
 

@@ -85,12 +85,14 @@ class Validation(typing.NamedTuple):
         query_csv: of --val_query, or None.
         excluder: a module of excluders/.
         image_root: directory that the FIDs of both are relative to.
+        has_header: whether the first line of a CSV names its columns.
     """
 
     gallery_csv: str
     query_csv: str | None
     excluder: str
     image_root: str
+    has_header: bool
 
 
 class Reporting(typing.NamedTuple):
@@ -137,6 +139,7 @@ def group(args):
             args.val_query,
             args.val_excluder,
             args.val_image_root or args.image_root[0],
+            args.csv_header,
         )
     return Settings(
         Network(

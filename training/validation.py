@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 
 import common
-import embedding_files
+import datasets
+import excluders
 from evaluation import ranking
 
 
@@ -30,57 +31,56 @@ class HeldOut:
         gallery_csv: path of a data set CSV.
         query_csv: likewise, or None: every image of the gallery is a query, and finds
             the others.
-        excluder_class: of excluders/; it says what a query ignores, itself included.
+        excluder: of excluders.EXCLUDER_CHOICES; it says what a query ignores, itself
+            included.
         image_root: directory that the FIDs of both are relative to.
+        has_header: whether the first line of a CSV names its columns.
 
     Attributes:
-        query_pids, query_fids: object arrays [Q] of str.
-        gallery_pids, gallery_fids: object arrays [G] of str.
+        query, gallery: datasets.Dataset, Q and G images.
+        is_ignored: function of query rows and gallery rows that returns bool
+            [rows, rows], True where a query ignores a gallery image.
         checksum: int that tells this validation from another one.
 
     Raises:
         FileNotFoundError: a CSV or some of the images are missing.
-        ValueError: a CSV or a FID is not as it should be, or no query has a match.
+        InputError: a CSV or a FID is not as it should be, or no query has a match.
     """
 
-    def __init__(self, gallery_csv, query_csv, excluder_class, image_root):
+    def __init__(self, gallery_csv, query_csv, excluder, image_root, has_header=False):
         self.image_root = image_root
-        self.gallery_pids, self.gallery_fids = read_set(gallery_csv, image_root)
-        self.query_pids, self.query_fids = self.gallery_pids, self.gallery_fids
+        self.gallery = read_set(gallery_csv, image_root, has_header)
         self.has_queries = query_csv is not None
+        self.query = self.gallery
         if self.has_queries:
-            self.query_pids, self.query_fids = read_set(query_csv, image_root)
-        self.excluder = excluder_class(self.gallery_fids)
+            self.query = read_set(query_csv, image_root, has_header)
+        self.is_ignored = excluders.make_mask(excluder, self.query, self.gallery)
         self.check_any_match(gallery_csv)
         lines = [
-            excluder_class.__module__,
-            *common.csv_lines(self.query_pids, self.query_fids),
+            f'excluders.{excluder}',
+            *datasets.csv_lines(self.query),
             '',
-            *common.csv_lines(self.gallery_pids, self.gallery_fids),
+            *datasets.csv_lines(self.gallery),
         ]
         self.checksum = zlib.crc32('\n'.join(lines).encode('utf-8'))
 
     def check_any_match(self, gallery_csv):
         """Raise ValueError if no query has a match that it does not ignore."""
-        for rows in ranking.split(len(self.query_pids), 256, len(self.gallery_pids)):
-            is_match = self.query_pids[rows, None] == self.gallery_pids  # [rows, G]
-            if (is_match & ~self.is_ignored(rows)).any():
+        for rows in ranking.split(len(self.query.pids), 256, len(self.gallery.pids)):
+            is_match = self.query.pids[rows, None] == self.gallery.pids  # [rows, G]
+            if (is_match & ~self.is_ignored(rows, slice(None))).any():
                 return
         raise common.InputError(
-            f'none of the {len(self.query_pids)} validation queries has a match in '
+            f'none of the {len(self.query.pids)} validation queries has a match in '
             f'{gallery_csv} that is not ignored; check --val_set, --val_query and '
             '--val_excluder'
         )
 
-    def is_ignored(self, rows, cols=slice(None)):
-        """Return bool [rows, cols], True where a query ignores a gallery image."""
-        return self.excluder(self.query_fids[rows], cols)
-
     def fids(self):
         """Return the FIDs of all images, those of the gallery first."""
         if not self.has_queries:
-            return self.gallery_fids
-        return np.concatenate([self.gallery_fids, self.query_fids])
+            return self.gallery.fids
+        return np.concatenate([self.gallery.fids, self.query.fids])
 
     def score(self, embs, metric):
         """Return the Scores of embeddings.
@@ -95,12 +95,12 @@ class HeldOut:
         """
         if not np.isfinite(embs).all():
             raise common.InputError('some embeddings are not finite')
-        gallery_embs = embs[: len(self.gallery_fids)]
-        query_embs = embs[len(self.gallery_fids) :] if self.has_queries else embs
+        gallery_embs = embs[: len(self.gallery.fids)]
+        query_embs = embs[len(self.gallery.fids) :] if self.has_queries else embs
         ranks = ranking.rank(
             ranking.EmbeddingDistances(query_embs, gallery_embs, metric),
-            self.query_pids,
-            self.gallery_pids,
+            self.query.pids,
+            self.gallery.pids,
             self.is_ignored,
         )
         aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
@@ -108,11 +108,11 @@ class HeldOut:
         return Scores(float(np.mean(aps)), float(cmc[0]))
 
 
-def read_set(csv_file, image_root):
-    """Return (pids, fids) of a CSV whose images are all there."""
-    pids, fids = embedding_files.read_csv(csv_file)
-    common.check_images_exist(csv_file, fids, image_root, '--val_image_root')
-    return pids, fids
+def read_set(csv_file, image_root, has_header):
+    """Return the datasets.Dataset of a CSV whose images are all there."""
+    dataset = datasets.read(csv_file, has_header)
+    datasets.check_images_exist(csv_file, dataset.fids, image_root, '--val_image_root')
+    return dataset
 
 
 def describe_overlap(held_out, train_pids):
@@ -122,7 +122,7 @@ def describe_overlap(held_out, train_pids):
         held_out: a HeldOut.
         train_pids: [N] of str.
     """
-    val_pids = set(held_out.query_pids)
+    val_pids = set(held_out.query.pids)
     common_pids = sorted(val_pids & set(train_pids))
     if not common_pids:
         return []
@@ -167,7 +167,7 @@ class Validator:
         Raises:
             InputError: an image cannot be read.
         """
-        paths = common.join_paths(self.held_out.image_root, self.held_out.fids())
+        paths = datasets.join_paths(self.held_out.image_root, self.held_out.fids())
         embedded = self.embedder.embed_files(
             paths, self.batch_size, self.loading_threads, quiet=True
         )

@@ -45,13 +45,14 @@ class RankedImages(typing.NamedTuple):
     Attributes:
         query: embedding_files.EmbeddedDataset.
         gallery: embedding_files.EmbeddedDataset.
-        camera_of: function of a FID that returns its camera as str, or None.
+        query_cids, gallery_cids: [Q] and [G] of str, cameras; None: not known.
         image_root: directory that the FIDs are relative to.
     """
 
     query: typing.Any
     gallery: typing.Any
-    camera_of: typing.Callable
+    query_cids: typing.Sequence | None
+    gallery_cids: typing.Sequence | None
     image_root: str
 
 
@@ -82,24 +83,24 @@ def choose_queries(ranks, num_queries, order):
     return matched[chosen], aps[chosen]
 
 
-def rank_queries(rows, aps, query, gallery, excluder, metric, top_k):
+def rank_queries(rows, aps, query, gallery, is_ignored, metric, top_k):
     """Yield a RankedQuery for each of the chosen queries.
 
     Args:
         rows: int64 [n], rows of the queries, each of which has a match.
         aps: float64 [n], their average precisions.
         query, gallery: embedding_files.EmbeddedDataset.
-        excluder: of excluders/, built from the gallery.
+        is_ignored: of excluders.make_mask.
         metric: one of ranking.METRIC_CHOICES.
         top_k: how many gallery images that count, at most.
     """
     for start in range(0, len(rows), BLOCK_SIZE):
         block = rows[start : start + BLOCK_SIZE]
         dists = ranking.compute_distances(query.embs[block], gallery.embs, metric)
-        is_ignored = excluder(query.fids[block])
+        ignored = is_ignored(block, slice(None))
         for i, row in enumerate(block):
-            is_match = (gallery.pids == query.pids[row]) & ~is_ignored[i]
-            nearest = find_nearest(dists[i], is_ignored[i], is_match, top_k)
+            is_match = (gallery.pids == query.pids[row]) & ~ignored[i]
+            nearest = find_nearest(dists[i], ignored[i], is_match, top_k)
             yield RankedQuery(row, aps[start + i], is_match.sum(), *nearest)
 
 

@@ -8,6 +8,7 @@ anything (Content-Security-Policy). Its filter is a link, too: ranking.html#pid=
 
 import html
 import string
+import typing
 import urllib.parse
 
 from visuals import thumbnails
@@ -146,7 +147,8 @@ def write(file, title, summary, ranked, images):
 
 def format_query(one, images):
     """Return the section of one RankedQuery as HTML."""
-    pid, fid = images.query.pids[one.row], images.query.fids[one.row]
+    query = choose_image(images.query, images.query_cids, one.row)
+    pid, fid = query.pid, query.fid
     link = f'#pid={urllib.parse.quote(pid, safe="")}'
     matches = 'match' if one.num_matches == 1 else 'matches'
     return f"""<section data-pid="{html.escape(pid)}">
@@ -154,7 +156,7 @@ def format_query(one, images):
 {one.num_matches} {matches}, the first at rank {one.first_rank} ·
 {html.escape(fid)}</span></h2>
 <div>
-{format_figure('query', '<b>query</b>', pid, fid, images)}
+{format_figure('query', '<b>query</b>', query, images.image_root)}
 <div>
 {format_neighbours(one, pid, images)}
 </div>
@@ -171,10 +173,10 @@ def format_neighbours(one, query_pid, images):
         if rank > previous_rank + 1:
             figures.append('<span class="gap">…</span>')
         previous_rank = max(previous_rank, rank)
-        pid, fid = images.gallery.pids[row], images.gallery.fids[row]
-        kind = name_kind(rank, pid == query_pid)
+        image = choose_image(images.gallery, images.gallery_cids, row)
+        kind = name_kind(rank, image.pid == query_pid)
         place = format_place(kind, rank, dist)
-        figures.append(format_figure(kind, place, pid, fid, images))
+        figures.append(format_figure(kind, place, image, images.image_root))
     return '\n'.join(figures)
 
 
@@ -195,21 +197,41 @@ def format_place(kind, rank, dist):
     return f'<b>{rank}</b> <i>{"✓" if kind == "match" else "✗"}</i> {dist:#.4g}'
 
 
-def format_figure(kind, place, pid, fid, images):
+class Image(typing.NamedTuple):
+    """What is told of an image, plain texts; `cid` is None if no camera is known."""
+
+    pid: str
+    fid: str
+    cid: str | None
+
+
+def choose_image(dataset, cids, row):
+    """Return the Image of a row of a data set.
+
+    Args:
+        dataset: embedding_files.EmbeddedDataset.
+        cids: [N] of str, or None.
+        row: int.
+    """
+    cid = None if cids is None else cids[row]
+    return Image(dataset.pids[row], dataset.fids[row], cid)
+
+
+def format_figure(kind, place, image, image_root):
     """Return an image with its caption as HTML.
 
     Args:
         kind: class of the figure.
         place: start of the caption, HTML.
-        pid, fid: of the image, plain texts.
-        images: ranked_queries.RankedImages.
+        image: an Image.
+        image_root: directory that its FID is relative to.
     """
-    image = thumbnails.read_image(images.image_root, fid)
-    address = thumbnails.encode_data_uri(thumbnails.shrink(image, IMAGE_SIZE))
-    lines = [place, html.escape(f'PID {pid}')]
-    camera = images.camera_of(fid)
-    if camera is not None:
-        lines.append(html.escape(f'cam {camera}'))
+    fid = image.fid
+    pixels = thumbnails.read_image(image_root, fid)
+    address = thumbnails.encode_data_uri(thumbnails.shrink(pixels, IMAGE_SIZE))
+    lines = [place, html.escape(f'PID {image.pid}')]
+    if image.cid is not None:
+        lines.append(html.escape(f'cam {image.cid}'))
     return (
         f'<figure class="{kind}"><img src="{address}" alt="{html.escape(fid)}" '
         f'title="{html.escape(fid)}"><figcaption>{"<br>".join(lines)}</figcaption>'

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+import datasets
 from data import _holdout
-from excluders import diagonal, market1501
+from excluders import market1501
 
 
 def name(pid, camera, frame):
@@ -27,10 +28,11 @@ PIDS, FIDS = (
         strict=True,
     )
 )  # fmt: skip
+DATASET = datasets.Dataset(PIDS, FIDS)
 
 
 def test_parts_share_no_identity_and_lose_no_image():
-    parts = _holdout.split(PIDS, FIDS, market1501.Excluder, 3, seed=0)
+    parts = _holdout.split(DATASET, 'market1501', 3, seed=0)
     rows = np.concatenate([parts.rest, parts.query, parts.gallery])
     assert sorted(rows) == list(range(len(PIDS)))
     val_pids = set(PIDS[parts.query])
@@ -40,7 +42,7 @@ def test_parts_share_no_identity_and_lose_no_image():
 
 
 def test_a_pid_gives_one_query_per_camera_and_each_has_a_match_elsewhere():
-    parts = _holdout.split(PIDS, FIDS, market1501.Excluder, 8, seed=0)
+    parts = _holdout.split(DATASET, 'market1501', 8, seed=0)
     for pid in set(PIDS[parts.query]):
         queries = FIDS[parts.query][PIDS[parts.query] == pid]
         gallery = FIDS[parts.gallery][PIDS[parts.gallery] == pid]
@@ -51,7 +53,7 @@ def test_a_pid_gives_one_query_per_camera_and_each_has_a_match_elsewhere():
 
 def test_seed_decides_and_the_order_of_rows_does_not():
     def held_back(order, seed):
-        parts = _holdout.split(PIDS[order], FIDS[order], market1501.Excluder, 3, seed)
+        parts = _holdout.split(DATASET.select(order), 'market1501', 3, seed)
         return set(FIDS[order][parts.query]), set(FIDS[order][parts.gallery])
 
     as_is = np.arange(len(PIDS))
@@ -69,11 +71,11 @@ def test_seed_decides_and_the_order_of_rows_does_not():
 )
 def test_impossible_requests_are_refused(num_val_pids, message):
     with pytest.raises(ValueError, match=message):
-        _holdout.split(PIDS, FIDS, market1501.Excluder, num_val_pids, seed=0)
+        _holdout.split(DATASET, 'market1501', num_val_pids, seed=0)
 
 
 def test_without_cameras_half_of_the_images_are_queries():
-    parts = _holdout.split(PIDS, FIDS, diagonal.Excluder, 9, seed=0)
+    parts = _holdout.split(DATASET, 'diagonal', 9, seed=0)
     for pid in set(PIDS[parts.query]):
         num_images = list(PIDS).count(pid)
         assert list(PIDS[parts.query]).count(pid) == num_images // 2

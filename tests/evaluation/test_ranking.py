@@ -169,14 +169,11 @@ def test_blocks_do_not_change_the_ranks(metric, monkeypatch):
     excluder = excluder_of(gallery_fids)
 
     def rank(batch_size):
-        return ranking.rank_all(
-            query_embs,
-            gallery_embs,
+        return ranking.rank(
+            ranking.EmbeddingDistances(query_embs, gallery_embs, metric, batch_size),
             query_pids,
             gallery_pids,
-            lambda rows: excluder(query_fids[rows]),
-            metric,
-            batch_size,
+            lambda rows, cols: excluder(query_fids[rows], cols),
         )
 
     whole = rank(256)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-import common
+import datasets
 import distributed_run
 import tiny_run
 import train
@@ -343,7 +343,7 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
     for directory in (data, shutil.copytree(data, tmp_path / 'copy')):
         argv = tiny_run.flags(directory, tmp_path / 'exp')
         args, _ = flags.parse_args(train.__doc__, argv)
-        pids, fids = common.load_dataset(directory / 'train.csv')
+        pids, fids = datasets.read(directory / 'train.csv')[:2]
         shared.append(resuming.to_share(vars(args), pids, fids))
     assert shared[0] == shared[1]
     assert {'--seed', '--batch_p', '--train_set', '--resume'} <= set(shared[0])

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import embedding_files
+import excluders
 from evaluation import ranking
-from excluders import market1501
 from visuals import ranked_queries
 
 
@@ -78,21 +78,20 @@ def test_ranks_are_those_of_the_evaluation(block_size, monkeypatch):
         cameras = rng.integers(1, 4, num_images)
         fids = [f'{pids[i]}_c{cameras[i]}s1_{i}.jpg' for i in range(num_images)]
         return embedding_files.EmbeddedDataset(
-            pids, np.array(fids, object), rng.normal(size=(num_images, 3))
+            pids, np.array(fids, object), None, rng.normal(size=(num_images, 3))
         )
 
     query, gallery = draw(20, ['1', '2', '3']), draw(60, ['1', '2', '3', '-1', '0'])
-    excluder = market1501.Excluder(gallery.fids)
-    ranks = ranking.rank_all(
-        query.embs,
-        gallery.embs,
+    is_ignored = excluders.make_mask('market1501', query, gallery)
+    ranks = ranking.rank(
+        ranking.EmbeddingDistances(query.embs, gallery.embs),
         query.pids,
         gallery.pids,
-        lambda rows: excluder(query.fids[rows]),
+        is_ignored,
     )
     rows, aps = ranked_queries.choose_queries(ranks, 100, 'worst')
     ranked = ranked_queries.rank_queries(
-        rows, aps, query, gallery, excluder, 'euclidean', top_k=60
+        rows, aps, query, gallery, is_ignored, 'euclidean', top_k=60
     )
     for one in ranked:
         is_match = (gallery.pids[one.gallery_rows] == query.pids[one.row]) & (

@@ -85,13 +85,14 @@ def images(tmp_path):
             image = np.full((64, width, 3), 40 * i, np.uint8)
             (tmp_path / fid).write_bytes(cv2.imencode('.png', image)[1].tobytes())
         pids, fids = (np.array(texts, object) for texts in (pids, fids))
-        return embedding_files.EmbeddedDataset(pids, fids, None)
+        return embedding_files.EmbeddedDataset(pids, fids, None, None)
 
     return ranked_queries.RankedImages(
         save(query_pids, [f'query_{i}.png' for i in range(4)]),
         save(gallery_pids, [f'gallery_{i}.png' for i in range(4)] + [NASTY_FID]),
-        lambda fid: None if fid == NASTY_FID else '<3>',
-        tmp_path,
+        query_cids=['<3>'] * 4,
+        gallery_cids=['<3>'] * 4 + [None],
+        image_root=tmp_path,
     )
 
 

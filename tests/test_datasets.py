@@ -1,0 +1,200 @@
+"""Data set CSVs: every field stays the text it is, and what is wrong is named."""
+
+import csv
+import os
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+import common
+import datasets
+
+
+def write(path, text):
+    """Write text as UTF-8 to a file; return its name."""
+    path.write_text(text, encoding='utf-8')
+    return str(path)
+
+
+def test_fields_stay_the_text_they_are(tmp_path):
+    rows = ['0002,a b.jpg', 'NA,"c,d.jpg"', '#7,e#.jpg', '1e3,ü.jpg']
+    csv_file = write(tmp_path / 'x.csv', '\r\n'.join(rows) + '\r\n')
+    pids, fids, cids = datasets.read(csv_file)
+    assert pids.tolist() == ['0002', 'NA', '#7', '1e3']
+    assert fids.tolist() == ['a b.jpg', 'c,d.jpg', 'e#.jpg', 'ü.jpg']
+    assert cids is None
+
+
+def test_last_line_needs_no_newline(tmp_path):
+    pids, fids, _ = datasets.read(write(tmp_path / 'x.csv', '1,a\n2,b'))
+    assert (pids.tolist(), fids.tolist()) == (['1', '2'], ['a', 'b'])
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'the file is empty; expected two fields, PID,FID'),
+        (b'1,a\n2\n', r'line 2 has 1 field\(s\); expected two fields'),
+        (b'1,a\n2,b,c\n', r'line 2 has 3 field\(s\)'),
+        (
+            b'1,a,x\n2,b\n',
+            r'line 2 has 2 field\(s\); expected three fields, PID,',
+        ),
+        (b'1,a,x\n2,b,y\n3,\xfc,z\n', 'line 3 is not UTF-8; save the file as UTF-8'),
+        (b'1,a,x\n2,b,\n', 'line 2 has an empty field; expected three fields'),
+        (b'1,"a\nb"\n2\n', r'line 3 has 1 field\(s\)'),
+        (b'1,"a"b\n', 'line 1 is no CSV .*expected two fields, PID,FID$'),
+        (b'1 a\n2 b\n', r'line 1 has 1 field\(s\)'),
+        (b'1,a\n\n2,b\n', r'line 2 has 0 field\(s\)'),
+        (b'1,a\n,b\n', 'line 2 has an empty field'),
+        (b'1,a\n2,\n', 'line 2 has an empty field'),
+        (b'1,a\n2,b\n3,\xfc.jpg\n', 'line 3 is not UTF-8; save the file as UTF-8'),
+        ('1,a\n'.encode('utf-16'), 'line 1 is not UTF-8'),
+    ],
+)
+def test_malformed_csv_names_file_and_line(tmp_path, content, message):
+    (tmp_path / 'x.csv').write_bytes(content)
+    with pytest.raises(ValueError, match=rf'x\.csv: {message}'):
+        datasets.read(str(tmp_path / 'x.csv'))
+
+
+def test_unreadably_quoted_csv_is_refused(tmp_path):
+    csv_file = write(tmp_path / 'x.csv', '1,"a\n2,b\n')
+    with pytest.raises(
+        ValueError,
+        match=r'x\.csv: line 2 is no CSV \(unexpected end of data\); expected two',
+    ):
+        datasets.read(csv_file)
+
+
+def test_missing_csv_is_named():
+    with pytest.raises(FileNotFoundError, match='nowhere.csv does not exist'):
+        datasets.read('nowhere.csv')
+
+
+def test_missing_images_are_counted_and_the_first_three_joined(tmp_path):
+    (tmp_path / 'b.jpg').touch()
+    rows = '1,a.jpg\n1,b.jpg\n2,c.jpg\n2,d.jpg\n3,e.jpg\n'
+    csv_file = write(tmp_path / 'x.csv', rows)
+    first = ', '.join(str(tmp_path / name) for name in ('a.jpg', 'c.jpg', 'd.jpg'))
+    with pytest.raises(FileNotFoundError) as error:
+        datasets.check_images_exist(
+            csv_file, datasets.read(csv_file).fids, str(tmp_path)
+        )
+    assert str(error.value) == (
+        f'4 of 5 images in {csv_file} are missing (first: {first}); check --image_root'
+    )
+
+
+@pytest.mark.parametrize(
+    'fid, is_there',
+    [
+        ('a.jpg', True),
+        ('sub/b ü.jpg', True),
+        ('sub/../a.jpg', True),
+        ('link.jpg', True),
+        ('{root}/a.jpg', True),  # An absolute path stands for itself.
+        ('/a.jpg', False),  # As here, although the root has a file of that name.
+        ('dangling.jpg', False),
+        ('sub', False),
+        ('sub/a.jpg', False),
+        ('none/a.jpg', False),
+    ],
+)
+def test_files_are_found_in_listings_as_if_each_were_asked_for(tmp_path, fid, is_there):
+    (tmp_path / 'sub').mkdir()
+    for name in ('a.jpg', 'sub/b ü.jpg'):
+        (tmp_path / name).touch()
+    (tmp_path / 'link.jpg').symlink_to('a.jpg')
+    (tmp_path / 'dangling.jpg').symlink_to('nothing')
+    fid = fid.format(root=tmp_path)
+    missing = datasets.find_missing([fid], str(tmp_path))
+    assert missing == ([] if is_there else [os.path.join(tmp_path, fid)])
+    assert is_there == os.path.isfile(os.path.join(tmp_path, fid))
+
+
+def test_camera_is_a_column_of_its_own(tmp_path):
+    dataset = datasets.read(write(tmp_path / 'x.csv', '1,a.jpg,lobby\n2,b.jpg,07\n'))
+    assert dataset.cids.tolist() == ['lobby', '07']
+    assert dataset.select(slice(1, 2)).cids.tolist() == ['07']
+    assert dataset.select([1, 0]).pids.tolist() == ['2', '1']
+
+
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('pid,fid\n1,a\n', (['1'], ['a'], None)),
+        ('Camera,FID,note,PID\nx,a,,1\n', (['1'], ['a'], ['x'])),
+        ('fid,pid,note\na,1,\n', (['1'], ['a'], None)),
+        ('who,what\n1,a\n', (['1'], ['a'], None)),  # Skipped, as it names neither.
+        ('who,what,where\n1,a,x\n', (['1'], ['a'], ['x'])),
+    ],
+)
+def test_heading_names_the_columns(tmp_path, text, expected):
+    dataset = datasets.read(write(tmp_path / 'x.csv', text), has_header=True)
+    found = [None if column is None else column.tolist() for column in dataset]
+    assert tuple(found) == expected
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('pid,fid\n', 'the file is empty; expected two fields, PID,FID in every line'),
+        (
+            'pid,fid,camera\n1,a,x\n1,b\n',
+            r'line 3 has 2 field\(s\); expected those that',
+        ),
+        ('pid,fid\n1,a\n,b\n', 'line 3 has an empty field; expected those that the'),
+        ('pid\n1,a\n2\n', r'line 3 has 1 field\(s\); expected two fields, PID,FID$'),
+    ],
+)
+def test_lines_below_a_heading_are_counted_from_the_top(tmp_path, text, message):
+    csv_file = write(tmp_path / 'x.csv', text)
+    with pytest.raises(common.InputError, match=rf'x\.csv: {message}'):
+        datasets.read(csv_file, has_header=True)
+
+
+def test_byte_order_mark_is_no_part_of_a_pid(tmp_path):
+    (tmp_path / 'x.csv').write_bytes(b'\xef\xbb\xbf0002,a\n')
+    assert datasets.read(str(tmp_path / 'x.csv')).pids.tolist() == ['0002']
+
+
+def test_heading_that_nobody_announced_is_recognised(tmp_path):
+    (tmp_path / 'a.jpg').write_bytes(b'')
+    csv_file = write(tmp_path / 'x.csv', 'pid,fid\n1,a.jpg\n')
+    fids = datasets.read(csv_file).fids
+    with pytest.raises(
+        FileNotFoundError, match='if that line is a heading, add --csv_header$'
+    ):
+        datasets.check_images_exist(csv_file, fids, str(tmp_path))
+
+
+FIELD = st.text(st.characters(codec='utf-8', exclude_characters='\r\n\0'), min_size=1)
+
+
+@hypothesis.given(rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1))
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.parametrize('num_columns', [2, 3])
+def test_what_a_csv_writer_wrote_is_read(tmp_path, num_columns, rows):
+    rows = [row[:num_columns] for row in rows]
+    # A byte order mark at the beginning of a file is no part of its text.
+    hypothesis.assume(not rows[0][0].startswith('\ufeff'))
+    with open(tmp_path / 'x.csv', 'w', encoding='utf-8', newline='') as file:
+        csv.writer(file, lineterminator='\n').writerows(rows)
+    dataset = datasets.read(str(tmp_path / 'x.csv'))
+    columns = dataset[:num_columns]
+    assert [tuple(row) for row in zip(*columns, strict=True)] == rows
+
+
+def test_rows_are_grouped_by_pid_in_order_of_appearance():
+    groups = datasets.group_rows(np.array(['7', '3', '7'], object))
+    assert {pid: rows.tolist() for pid, rows in groups.items()} == {
+        '7': [0, 2],
+        '3': [1],
+    }
+    assert list(groups) == ['7', '3']
+    assert datasets.group_rows([]) == {}
