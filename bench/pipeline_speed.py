@@ -82,11 +82,11 @@ class Setting(typing.NamedTuple):
 
 def make_data(directory):
     """Draw images and write a CSV of many rows of them; return its name."""
-    _yardsticks.draw_people(directory)
-    drawn = sorted((directory / 'data').rglob('*.jpg'))
+    images = _yardsticks.draw_people(directory)['image_root']
+    drawn = sorted(pathlib.Path(images, 'bounding_box_train').glob('*.jpg'))
     fids = []
-    for number in range(NUM_FILES):
-        image = cv2.imread(str(drawn[number % len(drawn)]))
+    for number, filename in enumerate(drawn[:NUM_FILES]):
+        image = cv2.imread(str(filename))
         fids.append(f'{number}.jpg')
         cv2.imwrite(str(directory / fids[-1]), image)
     filename = directory / 'train.csv'
