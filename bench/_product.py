@@ -1,23 +1,20 @@
-#!/usr/bin/env python3
 """A side that measures the machine's matrix-product rate in TensorFlow or PyTorch."""
 
-import pathlib
-import sys
+import argparse
 
-import _sides
+from bench import _sides, _yardsticks
+
+RATES = {
+    'tensorflow': _yardsticks.tensorflow_product_rate,
+    'torch': _yardsticks.torch_product_rate,
+}
 
 
 def main():
-    if sys.argv[1] == 'tensorflow':
-        sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-        import common
-
-        common.start_tensorflow()
-    rate = {
-        'tensorflow': _sides.tensorflow_product_rate,
-        'torch': _sides.torch_product_rate,
-    }[sys.argv[1]]
-    _sides.serve(lambda precision: {'rate': rate(precision)})
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--library', choices=RATES, required=True)
+    product_rate = RATES[parser.parse_args().library]
+    _sides.serve(lambda precision: {'rate': product_rate(precision)})
 
 
 if __name__ == '__main__':

@@ -1,38 +1,39 @@
-"""What comparisons of two programs share: sides that measure in turn, and yardsticks.
+"""The processes of a comparison: sides that measure in turn, and what they use.
 
 A side is a process that stays, so that its peak memory is its own and nothing is
 compiled twice, and that sleeps while the others measure. Only the standard library is
 needed here: sides may live in different environments.
 """
 
+import contextlib
 import json
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
-import time
+import typing
 
-# Rows and columns of the matrices whose product is the yardstick, and products timed.
-MATRIX_SIZE, NUM_PRODUCTS = 2048, 20
+# Where `python -m bench.NAME` finds this package, and the commands are.
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class Side:
     """A process that runs `serve`, seen from the one that compares.
 
     Args:
-        command: list of str that starts it.
-        env: dict of its environment. Default: that of this process.
+        module: of this package; it is run as a program.
+        python: its interpreter. Default: that of this process.
+        **flags: of the program, see to_words.
     """
 
-    def __init__(self, command, env=None):
-        self.command = [str(word) for word in command]
+    def __init__(self, module, python=sys.executable, **flags):
+        self.command = [str(python), '-m', f'bench.{module}', *to_words(flags)]
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=env,
+            cwd=ROOT,
         )
 
     def measure(self, **task):
@@ -55,8 +56,11 @@ class Side:
 
     def close(self):
         """End the process."""
-        self.process.stdin.close()
+        # What it was never told is in the buffer of a side that has died.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 def serve(measure):
@@ -73,27 +77,99 @@ def serve(measure):
         print(json.dumps(answer), file=answers, flush=True)
 
 
+@contextlib.contextmanager
+def closing(sides):
+    """Return a context at whose end sides, {name: Side}, are closed."""
+    try:
+        yield sides
+    finally:
+        for side in sides.values():
+            side.close()
+
+
 def alternate(sides, num_runs, tasks):
     """Let sides measure in turn.
 
     Args:
         sides: {name: Side}.
-        num_runs: measurements of each task on each side.
-        tasks: {name: dict}, what is given to Side.measure.
+        num_runs: measurements on each side.
+        tasks: {name: dict}, what is given to each Side.measure.
 
     Returns:
-        {(task name, side name): list [num_runs] of dicts}. What comes before, a
-        warm-up on every side, is not in it.
+        {name: list [num_runs] of dicts}. What comes before, a warm-up on every side, is
+        not in it.
     """
-    results = {}
-    for task_name, task in tasks.items():
-        for side in sides.values():
-            side.measure(**task)
-        for _ in range(num_runs):
-            for side_name, side in sides.items():
-                answers = results.setdefault((task_name, side_name), [])
-                answers.append(side.measure(**task))
+    for name, side in sides.items():
+        side.measure(**tasks[name])
+    results = {name: [] for name in sides}
+    for _ in range(num_runs):
+        for name, side in sides.items():
+            results[name].append(side.measure(**tasks[name]))
     return results
+
+
+def to_words(flags):
+    """Return the words of a command line, list of str.
+
+    Args:
+        flags: {name: value}; True is a flag without a value, None no flag.
+    """
+    words = []
+    for name, value in flags.items():
+        if value is not None:
+            words += [f'--{name}'] if value is True else [f'--{name}', str(value)]
+    return words
+
+
+def script(name, *arguments, **flags):
+    """Return the words that start a command of ours, list of str.
+
+    Args:
+        name: of a file in the root.
+        *arguments: that have no flags.
+        **flags: see to_words.
+    """
+    words = [sys.executable, ROOT / name, *arguments, *to_words(flags)]
+    return [str(word) for word in words]
+
+
+class Usage(typing.NamedTuple):
+    """What a command used from start to end.
+
+    Attributes:
+        secs: wall time.
+        cpu_secs: processor time.
+        peak_mb: peak of its resident memory.
+        output: what it wrote to stdout.
+    """
+
+    secs: float
+    cpu_secs: float
+    peak_mb: float
+    output: str
+
+
+def run(command, env=None):
+    """Run a command; return its Usage.
+
+    Args:
+        command: list of str.
+        env: dict of its environment. Default: that of this process.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    measured = subprocess.run(
+        [sys.executable, '-m', 'bench._usage', *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=env,
+        check=False,
+    )
+    if measured.returncode:
+        raise SystemExit(f'{" ".join(command)} failed')
+    return Usage(**json.loads(measured.stdout))
 
 
 def peak_memory(process='self'):
@@ -104,88 +180,16 @@ def peak_memory(process='self'):
     Args:
         process: its number, or 'self'.
     """
+    return read_status(process, 'VmHWM')
+
+
+def resident_memory(process):
+    """Return the resident memory of a process in MB, by its number."""
+    return read_status(process, 'VmRSS')
+
+
+def read_status(process, field):
+    """Return a field of a process' status in MB; None if the process has ended."""
     status = pathlib.Path(f'/proc/{process}/status').read_text(encoding='utf-8')
-    return int(re.search(r'VmHWM:\s*(\d+)', status)[1]) / 1000
-
-
-def draw_people(directory):
-    """Draw the demo data set to DIRECTORY/data, and its CSV files beside that."""
-    root = pathlib.Path(__file__).resolve().parent.parent
-    for script, *flags in (
-        ['demo_data.py', f'{directory}/data'],
-        ['make_csv.py', 'market1501', f'{directory}/data', '--output_dir', directory],
-    ):
-        command = [sys.executable, root / script, *flags]
-        subprocess.run(command, check=True, capture_output=True)
-
-
-def count_operations(net_size, embedding_dim=128):
-    """Return the floating point operations of ResNet-50 with fc1024 for one image.
-
-    Args:
-        net_size: (height, width), pixels.
-        embedding_dim: D.
-    """
-    total = 0
-    height, width = net_size[0] // 2, net_size[1] // 2
-    total += 7 * 7 * 3 * 64 * height * width
-    places = height // 2 * (width // 2)
-    channels = 64
-    for depth, units, stride in ((64, 3, 2), (128, 4, 2), (256, 6, 2), (512, 3, 1)):
-        for unit in range(1, units + 1):
-            after = places // stride**2 if unit == units else places
-            if unit == 1:
-                total += channels * 4 * depth * places
-            total += channels * depth * places
-            total += (9 * depth * depth + 4 * depth * depth) * after
-            places, channels = after, 4 * depth
-    total += channels * 1024 + 1024 * embedding_dim
-    return 2 * total
-
-
-def product_rate(multiply):
-    """Return the floating point operations per second of a matrix product.
-
-    Args:
-        multiply: function without arguments that multiplies two matrices of
-            MATRIX_SIZE rows and columns and returns when it is done.
-    """
-    multiply()
-    start = time.perf_counter()
-    for _ in range(NUM_PRODUCTS):
-        multiply()
-    return NUM_PRODUCTS * 2 * MATRIX_SIZE**3 / (time.perf_counter() - start)
-
-
-def tensorflow_product_rate(precision):
-    """Return product_rate of TensorFlow.
-
-    Args:
-        precision: 'float32' or 'bfloat16'.
-    """
-    import tensorflow as tf
-
-    matrix = tf.random.normal((MATRIX_SIZE, MATRIX_SIZE))
-    matrix = tf.cast(matrix, precision)
-    return product_rate(lambda: (matrix @ matrix)[0, 0].numpy())
-
-
-def torch_product_rate(precision):
-    """Return product_rate of PyTorch.
-
-    Args:
-        precision: 'float32' or 'bfloat16'.
-    """
-    import torch
-
-    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(getattr(torch, precision))
-    return product_rate(lambda: matrix @ matrix)
-
-
-def spread(values, scale=1.0, digits=2):
-    """Return 'median (smallest to largest)' of some numbers."""
-    values = [value * scale for value in values]
-    return (
-        f'{statistics.median(values):.{digits}f} '
-        f'({min(values):.{digits}f} to {max(values):.{digits}f})'
-    )
+    found = re.search(rf'{field}:\s*(\d+)', status)
+    return int(found[1]) / 1000 if found else None

@@ -1,5 +1,4 @@
-#!/usr/bin/env python3
-"""bench/train.py's other side: the same training step in PyTorch, channels last.
+"""A side of bench.train_speed: the same training step in PyTorch, channels last.
 
 The batch lies in memory: reading, augmentation, metrics, logging are not counted here.
 """
@@ -7,10 +6,10 @@ The batch lies in memory: reading, augmentation, metrics, logging are not counte
 import argparse
 import time
 
-import _sides
-import _torch_resnet
 import torch
 from torch.nn import functional
+
+from bench import _sides, _torch_resnet
 
 
 def build_parser():

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How long until the first iteration of a large data set, and how much memory?
 
-    python bench/startup.py --rows 1000000 --pids 100000
+    python -m bench.startup --rows 1000000 --pids 100000
 
 Writes a CSV of that size and its images, a hundred small drawings under a million
 names (hard links), a thousand PIDs a directory; that takes a minute. Then starts
@@ -10,33 +9,32 @@ iteration, those that processors worked for it (other work does not change them 
 and its peak memory by then: median and range of the runs.
 """
 
-import argparse
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 import time
 
-import cv2
-import numpy as np
-from _sides import peak_memory, spread
+import common
+from bench import _sides
+from bench._yardsticks import draw_jpegs, spread
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 NUM_DRAWINGS = 100
 PIDS_PER_DIRECTORY = 1000
-TRAINING_FLAGS = (
-    *('--model_name', 'small_stripes', '--head_name', 'direct'),
-    *('--net_input_height', '128', '--net_input_width', '64'),
-    *('--batch_p', '18', '--batch_k', '4', '--train_iterations', '1'),
-)
+TRAINING_FLAGS = {
+    'model_name': 'small_stripes',
+    'head_name': 'direct',
+    'net_input_height': 128,
+    'net_input_width': 64,
+    'batch_p': 18,
+    'batch_k': 4,
+    'train_iterations': 1,
+}
 
 
 def build_parser():
     """Return the parser of the flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.new_parser(__doc__)
     parser.add_argument('--rows', type=int, default=10**6, help='Of the CSV.')
     parser.add_argument('--pids', type=int, default=10**5, help='Identities in it.')
     parser.add_argument('--runs', type=int, default=3, help='Starts of train.py.')
@@ -45,11 +43,7 @@ def build_parser():
 
 def make_data(directory, num_rows, num_pids):
     """Write train.csv and the directory `images`."""
-    rng = np.random.default_rng(0)
-    drawings = [directory / f'{i}.jpg' for i in range(NUM_DRAWINGS)]
-    for drawing in drawings:
-        coarse = rng.integers(0, 256, (8, 4, 3), dtype=np.uint8)
-        cv2.imwrite(str(drawing), cv2.resize(coarse, (64, 128)))
+    drawings = draw_jpegs(directory, NUM_DRAWINGS)
     with open(directory / 'train.csv', 'w', encoding='utf-8') as file:
         for row in range(num_rows):
             pid = row * num_pids // num_rows
@@ -63,21 +57,19 @@ def make_data(directory, num_rows, num_pids):
 def measure(directory, name):
     """Return (seconds, processor seconds, peak MB) to the first iteration of a run."""
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, ROOT / 'train.py', *TRAINING_FLAGS),
-            *('--experiment_root', directory / name),
-            *('--train_set', directory / 'train.csv'),
-            *('--image_root', directory / 'images'),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
+    command = _sides.script(
+        'train.py',
+        experiment_root=directory / name,
+        train_set=directory / 'train.csv',
+        image_root=directory / 'images',
+        **TRAINING_FLAGS,
     )
-    with process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             if line.startswith('iter:'):
                 secs = time.perf_counter() - start
-                return secs, processor_secs(process.pid), peak_memory(process.pid)
+                peak_mb = _sides.peak_memory(process.pid)
+                return secs, processor_secs(process.pid), peak_mb
     raise SystemExit(f'training failed with status {process.returncode}')
 
 

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How fast is a training iteration? train.py against PyTorch's step, in turn.
 
-    python bench/train.py --torch_python ~/torchenv/bin/python
+    python -m bench.train_speed --torch_python ~/torchenv/bin/python
 
 Our side is train.py itself: reading and augmenting drawn people, step, metrics, log
 and TensorBoard. PyTorch's (the same net, batch size, loss and optimizer, channels
@@ -12,22 +11,27 @@ library reached on this machine at the same time, in the same precision.
 """
 
 import argparse
+import itertools
 import os
-import pathlib
 import queue
 import re
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
-import _sides
+import common
+from bench import _sides, _yardsticks
 
-BENCH = pathlib.Path(__file__).resolve().parent
-ROOT = BENCH.parent
+TRAINING_FLAGS = {
+    'flip_augment': True,
+    'crop_augment': True,
+    'checkpoint_frequency': 0,
+    'decay_start_iteration': -1,
+    'train_iterations': 1000000,  # It is killed before.
+}
 # train.py's word for an iteration that is done.
 ITERATION = re.compile(r'iter: *\d+,')
 
@@ -36,30 +40,24 @@ class OurSide:
     """train.py, asleep except while it is measured; its interface is _sides.Side's.
 
     Args:
-        directory: with the drawn data; the run's results go there too.
         size: (height, width) of the net's input, pixels.
-        precision: 'float32' or 'bfloat16'.
-        flags: more flags for train.py.
+        more_words: of its command line, list of str.
+        **flags: of train.py, beside TRAINING_FLAGS and the sizes.
     """
 
-    def __init__(self, directory, size, precision, batch_p, batch_k, flags=()):
+    def __init__(self, size, more_words, **flags):
         height, width = size
+        command = _sides.script(
+            'train.py',
+            net_input_height=height,
+            net_input_width=width,
+            pre_crop_height=height * 9 // 8,
+            pre_crop_width=width * 9 // 8,
+            **TRAINING_FLAGS,
+            **flags,
+        )
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, ROOT / 'train.py', '--flip_augment'),
-                *('--experiment_root', f'{directory}/{height}_{precision}'),
-                *('--train_set', f'{directory}/market1501_train.csv'),
-                *('--image_root', f'{directory}/data', '--crop_augment'),
-                *('--batch_p', str(batch_p), '--batch_k', str(batch_k)),
-                *('--net_input_height', str(height), '--net_input_width', str(width)),
-                *('--pre_crop_height', str(height * 9 // 8)),
-                *('--pre_crop_width', str(width * 9 // 8)),
-                *('--precision', precision, '--checkpoint_frequency', '0'),
-                *('--decay_start_iteration', '-1', '--train_iterations', '1000000'),
-                *flags,
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
+            command + more_words, stderr=subprocess.PIPE, text=True
         )
         self.ends = queue.Queue()  # Of iterations, seconds; None when it has died.
         threading.Thread(target=self.read, daemon=True).start()
@@ -109,11 +107,8 @@ class Yardstick:
     def __init__(self, torch_python, precision):
         self.precision = precision
         self.sides = [
-            _sides.Side([python, BENCH / '_product.py', library])
-            for python, library in (
-                (sys.executable, 'tensorflow'),
-                (torch_python, 'torch'),
-            )
+            _sides.Side('_product', library='tensorflow'),
+            _sides.Side('_product', torch_python, library='torch'),
         ]
 
     def measure(self, iterations):
@@ -130,9 +125,7 @@ class Yardstick:
 
 def build_parser():
     """Return the parser of the flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.new_parser(__doc__)
     parser.add_argument(
         '--torch_python',
         required=True,
@@ -163,67 +156,76 @@ def build_parser():
     return parser
 
 
-def compare(args, directory, size, precision):
-    """Measure both sides in one setting and print what came out."""
+def start_sides(size, same, training, torch_python, more_words):
+    """Return the sides of a comparison, {name: Side}.
+
+    Args:
+        size: (height, width) of the net's input, pixels.
+        same: flags of both sides, a dict: batch_p, batch_k and precision.
+        training: flags of train.py alone, a dict: its files.
+        torch_python: interpreter that has PyTorch.
+        more_words: of train.py's command line, list of str.
+    """
     height, width = size
-    sides = {
-        'ours': OurSide(
-            directory, size, precision, args.batch_p, args.batch_k, args.train_flags
-        ),
+    return {
+        'ours': OurSide(size, more_words, **training, **same),
         'PyTorch': _sides.Side(
-            [
-                *(args.torch_python, BENCH / '_torch_train.py'),
-                *('--batch_p', args.batch_p, '--batch_k', args.batch_k),
-                *('--height', height, '--width', width, '--precision', precision),
-            ]
+            '_torch_train', torch_python, height=height, width=width, **same
         ),
-        'product': Yardstick(args.torch_python, precision),
+        'product': Yardstick(torch_python, same['precision']),
     }
-    try:
-        results = _sides.alternate(
-            sides, args.runs, {'train': {'iterations': args.iterations}}
-        )
-    finally:
-        for side in sides.values():
-            side.close()
-    report(results, size, precision, args.batch_p * args.batch_k)
 
 
 def report(results, size, precision, batch_size):
-    """Print the results of _sides.alternate, a line a side."""
+    """Print the results of _sides.alternate, a line a side.
+
+    Args:
+        results: of start_sides.
+        size: (height, width) of the net's input, pixels.
+        precision: 'float32' or 'bfloat16'.
+        batch_size: B.
+    """
     # Forward, and twice as much for the gradients.
-    num_operations = 3 * batch_size * _sides.count_operations(size)
-    rates = [answer['rate'] for answer in results['train', 'product']]
+    num_operations = 3 * batch_size * _yardsticks.count_operations(size)
+    rates = [answer['rate'] for answer in results['product']]
     rate = statistics.median(rates)
     print(
         f'{size[0]}x{size[1]} {precision}: {num_operations / 1e12:.3f} TFLOP an '
-        f'iteration; matrix product {_sides.spread(rates, 1e-9, 0)} GFLOP/s'
+        f'iteration; matrix product {_yardsticks.spread(rates, 1e-9, 0)} GFLOP/s'
     )
-    medians = {}
     for name in ('ours', 'PyTorch'):
-        answers = results['train', name]
-        secs = [answer['secs_per_iter'] for answer in answers]
-        medians[name] = statistics.median(secs)
-        peak = max(answer['peak_mb'] for answer in answers)
+        secs = [answer['secs_per_iter'] for answer in results[name]]
+        median = statistics.median(secs)
+        peak = max(answer['peak_mb'] for answer in results[name])
         print(
-            f'{name:>9}: {_sides.spread(secs, digits=3)} s/it, '
-            f'{batch_size / medians[name]:.1f} images/s, peak {peak:.0f} MB, '
-            f'{num_operations / medians[name] / rate:.0%} of the matrix product'
+            f'{name:>9}: {_yardsticks.spread(secs, digits=3)} s/it, '
+            f'{batch_size / median:.1f} images/s, peak {peak:.0f} MB, '
+            f'{num_operations / median / rate:.0%} of the matrix product'
         )
     # Neighbours in time, so that what else the machine does falls on both.
-    pairs = zip(results['train', 'PyTorch'], results['train', 'ours'], strict=True)
+    pairs = zip(results['PyTorch'], results['ours'], strict=True)
     ratios = [theirs['secs_per_iter'] / ours['secs_per_iter'] for theirs, ours in pairs]
-    print(f"    ours/PyTorch's rate: {_sides.spread(ratios)}", flush=True)
+    print(f"    ours/PyTorch's rate: {_yardsticks.spread(ratios)}", flush=True)
 
 
 def main():
     args = build_parser().parse_args()
-    sizes = [tuple(map(int, size.split('x'))) for size in args.sizes]
+    same = {'batch_p': args.batch_p, 'batch_k': args.batch_k}
     with tempfile.TemporaryDirectory() as directory:
-        _sides.draw_people(directory)
-        for size in sizes:
-            for precision in args.precisions:
-                compare(args, directory, size, precision)
+        data = _yardsticks.draw_people(directory)
+        for text, precision in itertools.product(args.sizes, args.precisions):
+            size = tuple(map(int, text.split('x')))
+            sides = start_sides(
+                size,
+                same | {'precision': precision},
+                data | {'experiment_root': f'{directory}/{text}_{precision}'},
+                args.torch_python,
+                args.train_flags,
+            )
+            with _sides.closing(sides):
+                tasks = dict.fromkeys(sides, {'iterations': args.iterations})
+                results = _sides.alternate(sides, args.runs, tasks)
+            report(results, size, precision, args.batch_p * args.batch_k)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How long does the evaluation of Market-1501 take, beside two other ways?
 
-    python bench/evaluate.py --repeats 3
+    python -m bench.evaluate_speed --repeats 3
 
 Made-up embeddings of Market-1501's size (3368 x 19732 x 128) and of a quarter of it, in
 files. Each contender is a process of its own that reads them and scores mAP (steps) and
@@ -19,47 +18,32 @@ the process, and how many times ours that is; and that all agree on the scores.
 
 import argparse
 import json
-import os
 import pathlib
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+import typing
 
 import h5py
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import common
+from bench import _sides
+
 CONTENDERS = ('ours', 'sklearn', 'argsort')
+
+# (Q, G): a quarter of Market-1501's size, and all of it.
+SIZES = ((842, 4933), (3368, 19732))
 
 
 def build_parser():
     """Return the parser of the flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.new_parser(__doc__)
     parser.add_argument('--repeats', type=int, default=3, help='Runs of each.')
     parser.add_argument('--contender', choices=CONTENDERS[1:], help=argparse.SUPPRESS)
     parser.add_argument('--directory', type=pathlib.Path, help=argparse.SUPPRESS)
     return parser
-
-
-def main():
-    args = build_parser().parse_args()
-    if args.contender:
-        score = {'sklearn': score_by_sklearn, 'argsort': score_by_argsort}
-        print(json.dumps(score[args.contender](*read_files(args.directory))))
-        return
-    for num_queries, num_gallery in ((842, 4933), (3368, 19732)):
-        with tempfile.TemporaryDirectory() as directory:
-            write_files(pathlib.Path(directory), num_queries, num_gallery)
-            runs = {name: [] for name in CONTENDERS}
-            for _ in range(args.repeats):
-                for name in CONTENDERS:
-                    runs[name].append(run(name, directory))
-        print_table(runs, num_queries, num_gallery)
 
 
 def write_files(directory, num_queries, num_gallery, dim=128):
@@ -83,8 +67,21 @@ def write_files(directory, num_queries, num_gallery, dim=128):
         (directory / f'{side}.csv').write_text(''.join(lines))
 
 
+class Images(typing.NamedTuple):
+    """Queries, or the gallery.
+
+    Attributes:
+        embs: float32 [N, D].
+        pids, cids: int64 [N].
+    """
+
+    embs: np.ndarray
+    pids: np.ndarray
+    cids: np.ndarray
+
+
 def read_files(directory):
-    """Return (embs, pids, cids) of the queries, then of the gallery."""
+    """Return the Images of the queries, and those of the gallery."""
     sides = []
     for side in ('query', 'gallery'):
         with h5py.File(directory / f'{side}.h5') as file:
@@ -92,7 +89,7 @@ def read_files(directory):
         rows = [row.split(',') for row in (directory / f'{side}.csv').open()]
         pids = np.array([int(pid) for pid, _ in rows])
         cids = np.array([int(re.search(r'_c(\d)', fid)[1]) for _, fid in rows])
-        sides += [embs, pids, cids]
+        sides.append(Images(embs, pids, cids))
     return sides
 
 
@@ -103,15 +100,13 @@ def compute_matrix(query_embs, gallery_embs):
     return np.sqrt(np.maximum(sq_dists, 0))
 
 
-def score_by_sklearn(
-    query_embs, query_pids, query_cids, gallery_embs, gallery_pids, gallery_cids
-):
+def score_by_sklearn(query, gallery):
     """Return (mAP, rank-1), query by query with scikit-learn."""
     from sklearn.metrics import average_precision_score
 
-    dists = compute_matrix(query_embs, gallery_embs)
-    is_match = gallery_pids == query_pids[:, None]
-    is_ignored = is_match & (gallery_cids == query_cids[:, None])
+    dists = compute_matrix(query.embs, gallery.embs)  # [Q, G]
+    is_match = gallery.pids == query.pids[:, None]  # [Q, G]
+    is_ignored = is_match & (gallery.cids == query.cids[:, None])
     dists[is_ignored] = np.inf
     is_match &= ~is_ignored
     aps, num_hits = [], 0
@@ -123,16 +118,14 @@ def score_by_sklearn(
     return float(np.mean(aps)), num_hits / len(dists)
 
 
-def score_by_argsort(
-    query_embs, query_pids, query_cids, gallery_embs, gallery_pids, gallery_cids
-):
+def score_by_argsort(query, gallery):
     """Return (mAP, rank-1) from the sorted matrix."""
-    order = np.argsort(compute_matrix(query_embs, gallery_embs), axis=1)
-    is_match = (gallery_pids[order] == query_pids[:, None]).astype(np.int32)
+    order = np.argsort(compute_matrix(query.embs, gallery.embs), axis=1)  # [Q, G]
+    is_match = (gallery.pids[order] == query.pids[:, None]).astype(np.int32)
     aps, num_hits = [], 0
     for q, cols in enumerate(order):
-        kept = (gallery_pids[cols] != query_pids[q]) | (
-            gallery_cids[cols] != query_cids[q]
+        kept = (gallery.pids[cols] != query.pids[q]) | (
+            gallery.cids[cols] != query.cids[q]
         )
         matches = is_match[q][kept]
         if matches.any():
@@ -142,49 +135,87 @@ def score_by_argsort(
     return float(np.mean(aps)), num_hits / len(order)
 
 
-def run(name, directory):
-    """Run a contender; return (wall s, processor s, peak MB, mAP, rank-1)."""
+class Run(typing.NamedTuple):
+    """What a contender needed and found.
+
+    Attributes:
+        secs, cpu_secs, peak_mb: see _sides.Usage.
+        mean_ap, rank1: its scores, fractions.
+    """
+
+    secs: float
+    cpu_secs: float
+    peak_mb: float
+    mean_ap: float
+    rank1: float
+
+
+def measure(name, directory):
+    """Run a contender; return its Run."""
     if name == 'ours':
-        command = [ROOT / 'evaluate.py', '--excluder', 'market1501']
-        for side in ('query', 'gallery'):
-            command += [f'--{side}_dataset', f'{directory}/{side}.csv']
-            command += [f'--{side}_embeddings', f'{directory}/{side}.h5']
+        files = {
+            f'{side}_{kind}': f'{directory}/{side}.{suffix}'
+            for side in ('query', 'gallery')
+            for kind, suffix in (('dataset', 'csv'), ('embeddings', 'h5'))
+        }
+        command = _sides.script('evaluate.py', excluder='market1501', **files)
     else:
-        command = [__file__, '--contender', name, '--directory', directory]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        output = process.stdout.read()
-        # Unlike Popen.wait, this tells what the process used.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f'{name} failed')
-    wall = time.perf_counter() - start
+        command = [sys.executable, '-m', 'bench.evaluate_speed']
+        command += _sides.to_words({'contender': name, 'directory': directory})
+    usage = _sides.run(command)
     if name == 'ours':
-        scores = [float(text) / 100 for text in re.findall(r'([\d.]+)%', output)[:2]]
+        percents = re.findall(r'([\d.]+)%', usage.output)
+        mean_ap, rank1 = (float(percent) / 100 for percent in percents[:2])
     else:
-        scores = json.loads(output)
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000, *scores
+        mean_ap, rank1 = json.loads(usage.output)
+    return Run(usage.secs, usage.cpu_secs, usage.peak_mb, mean_ap, rank1)
 
 
 def print_table(runs, num_queries, num_gallery):
-    """Print a line per contender, and compare the scores."""
+    """Print a line per contender, and compare the scores.
+
+    Args:
+        runs: {contender: list of Run}.
+        num_queries, num_gallery: Q and G.
+    """
     print(f'\n{num_queries} queries x {num_gallery} gallery images x 128 dimensions')
     print('           wall s (range)         processor s      peak MB      mAP  rank-1')
-    ours = [statistics.median(column) for column in zip(*runs['ours'], strict=True)]
+    ours = median_of(runs['ours'])
     for name, rows in runs.items():
-        walls = [row[0] for row in rows]
-        median = [statistics.median(column) for column in zip(*rows, strict=True)]
-        ratios = [f'({m / o:4.1f}x)' for m, o in zip(median[:3], ours, strict=False)]
+        walls = [row.secs for row in rows]
+        median = median_of(rows)
+        wall, cpu, peak = (
+            f'({theirs / our:4.1f}x)'
+            for theirs, our in zip(median[:3], ours[:3], strict=True)
+        )
         print(
-            f'{name:8} {median[0]:6.2f} {ratios[0]} ({min(walls):.2f}-{max(walls):.2f})'
-            f'  {median[1]:6.2f} {ratios[1]}  {median[2]:6.0f} {ratios[2]}'
-            f'  {median[3]:.2%}  {median[4]:.2%}'
+            f'{name:8} {median.secs:6.2f} {wall} ({min(walls):.2f}-{max(walls):.2f})'
+            f'  {median.cpu_secs:6.2f} {cpu}  {median.peak_mb:6.0f} {peak}'
+            f'  {median.mean_ap:.2%}  {median.rank1:.2%}'
         )
         if not np.allclose(median[3:], ours[3:], atol=1e-4):
             sys.exit(f'{name} disagrees with ours')
+
+
+def median_of(rows):
+    """Return a Run of the medians of some."""
+    return Run(*(statistics.median(column) for column in zip(*rows, strict=True)))
+
+
+def main():
+    args = build_parser().parse_args()
+    if args.contender:
+        score = {'sklearn': score_by_sklearn, 'argsort': score_by_argsort}
+        print(json.dumps(score[args.contender](*read_files(args.directory))))
+        return
+    for num_queries, num_gallery in SIZES:
+        with tempfile.TemporaryDirectory() as directory:
+            write_files(pathlib.Path(directory), num_queries, num_gallery)
+            runs = {name: [] for name in CONTENDERS}
+            for _ in range(args.repeats):
+                for name in CONTENDERS:
+                    runs[name].append(measure(name, directory))
+        print_table(runs, num_queries, num_gallery)
 
 
 if __name__ == '__main__':

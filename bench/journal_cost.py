@@ -1,41 +1,35 @@
-#!/usr/bin/env python3
 """What do the log line, TensorBoard's scalars and its histograms cost an iteration?
 
-    python bench/journal.py --batch_size 72 --embedding_dim 128
+    python -m bench.journal_cost --batch_size 72 --embedding_dim 128
 
 Prints the median milliseconds, and the middle 80 %, of reporting one iteration: with
 scalars alone and with histograms too; and what the default --histogram_frequency makes
 of them on average.
 """
 
-import argparse
 import logging
-import pathlib
 import statistics
-import sys
 import tempfile
 import time
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import common
+import train
 
-import common  # noqa: E402 (after the path)
+# Imported at first use, after start_tensorflow.
+tf = common.lazy_import('tensorflow')
+loss = common.lazy_import('loss')
+journal = common.lazy_import('training.journal')
 
-common.start_tensorflow()
 
-import tensorflow as tf  # noqa: E402
-
-import loss  # noqa: E402
-import train  # noqa: E402
-from training import journal  # noqa: E402
+# Reports that are not counted: they build what TensorFlow builds once.
+NUM_FIRST = 5
 
 
 def build_parser():
     """Return the parser of the flags."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.new_parser(__doc__)
     parser.add_argument('--batch_size', type=int, default=72, help='B.')
     parser.add_argument('--embedding_dim', type=int, default=128, help='D.')
     parser.add_argument('--repeats', type=int, default=200, help='Iterations reported.')
@@ -58,24 +52,40 @@ def make_outcome(pids, embedding_dim):
     }
 
 
-def measure(outcome, pids, histogram_frequency, repeats):
-    """Return the milliseconds of every Journal.write, list [repeats]."""
+def open_journal(directory, repeats, histogram_frequency):
+    """Return the Journal of a run of that many iterations, as train.py makes it."""
     logger = logging.getLogger('bench')
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    rows, times = np.arange(len(pids)), []
+    return journal.Journal(
+        logger,
+        directory,
+        first_step=0,
+        last_step=repeats,
+        k=3,
+        histogram_frequency=histogram_frequency,
+    )
+
+
+def report_iteration(written, step, pids, outcome):
+    """Report an iteration of random embeddings, as train.py does."""
+    rows = np.arange(len(pids))
+    written.write(step, rows, pids, 3e-4, outcome, secs_input=0.0)
+
+
+def measure(outcome, pids, histogram_frequency, repeats):
+    """Return the milliseconds that each report took, list."""
+    times = []
     with (
         tempfile.TemporaryDirectory() as directory,
-        journal.Journal(
-            logger, directory, 0, repeats, 3, histogram_frequency
-        ) as written,
+        open_journal(directory, repeats, histogram_frequency) as written,
     ):
         for step in range(1, repeats + 1):
             start = time.perf_counter()
-            written.write(step, rows, pids, 3e-4, outcome, secs_input=0.0)
+            report_iteration(written, step, pids, outcome)
             times.append(1000 * (time.perf_counter() - start))
-    return times[5:]  # The first few build what TensorFlow builds once.
+    return times[NUM_FIRST:]
 
 
 def describe(name, times):
@@ -86,6 +96,7 @@ def describe(name, times):
 
 def main():
     args = build_parser().parse_args()
+    common.start_tensorflow()
     pids = np.arange(args.batch_size) // 4
     outcome = make_outcome(pids, args.embedding_dim)
     scalars = measure(outcome, pids, 0, args.repeats)
