@@ -8,7 +8,6 @@ from bench import _embed_task, _yardsticks
 
 # Imported at first use, after start_tensorflow.
 tf = common.lazy_import('tensorflow')
-batches = common.lazy_import('batches')
 embedder = common.lazy_import('embedder')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
@@ -24,7 +23,7 @@ def build(task):
         if variable.path.endswith('moving_mean'):
             variable.assign(tf.random.normal(variable.shape, stddev=0.1))
     layers.fold(network)
-    return make_embed_batch(network, task)
+    return make_embedder(network, task)
 
 
 def plan_variants(task):
@@ -33,27 +32,18 @@ def plan_variants(task):
     return images.augmentation_plan(task.is_tenfold, crop)
 
 
-def make_embed_batch(network, task):
-    """Return the function that embeds a batch, as embed.py makes it."""
-    return embedder.make_embed_batch(
-        network, plan_variants(task), tuple(task.net_size), tuple(task.image_size)
+def make_embedder(network, task):
+    """Return the Embedder of a task, as embed.py makes it."""
+    return embedder.Embedder(
+        network, tuple(task.net_size), tuple(task.image_size), plan_variants(task)
     )
 
 
-def embed_files(embed_batch, task):
-    """Yield (rows, embeddings) of a task's files, as embed.py does."""
-    dataset = batches.image_batches(
-        task.names, tuple(task.image_size), task.batch_size, task.loading_threads
-    )
-    read = embedder.read_batches(dataset, task.names, task.batch_size, quiet=True)
-    return embedder.embed(embed_batch, read)
-
-
-def embed(embed_batch, task):
+def embed(ours, task):
     """Read and embed a task's files and write the HDF5 file."""
     embedding_files.write(
         task.filename,
-        embed_files(embed_batch, task),
+        ours.embed_files(task.names, task.batch_size, task.loading_threads, quiet=True),
         task.names,
         plan_variants(task),
         task.embedding_dim,

@@ -19,6 +19,7 @@ import sys
 import tempfile
 
 import common
+import datasets
 from bench import _sides, _yardsticks
 
 EMBEDDING_DIM = 128
@@ -53,8 +54,9 @@ def build_parser():
 
 def read_names(dataset, image_root):
     """Return the image files of a CSV, list of str."""
-    _, fids = common.load_dataset(dataset, image_root)
-    return common.join_paths(image_root, fids)
+    fids = datasets.read(dataset).fids
+    datasets.check_images_exist(dataset, fids, image_root)
+    return datasets.join_paths(image_root, fids)
 
 
 def make_tasks(names, directory, net_size, batch_sizes, loading_threads, precisions):

@@ -20,7 +20,9 @@ import train
 # Imported at first use, after start_tensorflow.
 tf = common.lazy_import('tensorflow')
 loss = common.lazy_import('loss')
+batches = common.lazy_import('batches')
 journal = common.lazy_import('training.journal')
+steps = common.lazy_import('training.step')
 
 
 # Reports that are not counted: they build what TensorFlow builds once.
@@ -43,13 +45,7 @@ def make_outcome(pids, embedding_dim):
     dists = loss.cdist(embs, embs, 'euclidean')
     top1, precision = loss.batch_scores(dists, pids, k=3)
     losses = loss.batch_hard(dists, pids, 'soft')
-    return {
-        'losses': losses,
-        'embs': embs,
-        'dists': dists,
-        'top1': top1,
-        'precision': precision,
-    }
+    return steps.Outcome(losses, embs, dists, top1, precision, loss_scale=None)
 
 
 def open_journal(directory, repeats, histogram_frequency):
@@ -58,20 +54,18 @@ def open_journal(directory, repeats, histogram_frequency):
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    return journal.Journal(
-        logger,
-        directory,
-        first_step=0,
-        last_step=repeats,
-        k=3,
-        histogram_frequency=histogram_frequency,
-    )
+    reporters = [
+        journal.Line(logger, k=3, last_step=repeats),
+        journal.Scalars(k=3),
+        journal.Histograms(histogram_frequency),
+    ]
+    return journal.Journal(logger, directory, range(repeats), reporters)
 
 
 def report_iteration(written, step, pids, outcome):
     """Report an iteration of random embeddings, as train.py does."""
-    rows = np.arange(len(pids))
-    written.write(step, rows, pids, 3e-4, outcome, secs_input=0.0)
+    batch = batches.Batch(np.arange(len(pids)), images=None)
+    written.write(journal.Iteration(step, batch, pids, 3e-4, outcome, secs_input=0.0))
 
 
 def measure(outcome, pids, histogram_frequency, repeats):

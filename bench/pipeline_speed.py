@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 import common
+import datasets
 from bench import _sides, _yardsticks
 
 # Imported at first use, after start_tensorflow, by the sides that need them.
@@ -102,8 +103,8 @@ def our_batches(setting, threads, cache=None):
         (setting.height, setting.width), setting.pre_crop_size, flips=True, crops=True
     )
     sampler = batches.Sampler(setting.pids, setting.batch_p, setting.batch_k, seed=0)
-    for _, images in batches.training_batches(
-        sampler, setting.paths, augmentation, 0, NUM_STEPS, threads, cache
+    for _, images in batches.TrainingBatches(
+        sampler, setting.paths, augmentation, range(NUM_STEPS), threads, cache
     ):
         yield images
 
@@ -118,7 +119,7 @@ def cv2_batches(setting, threads):
     """Yield batches of a thread pool that reads with cv2, one batch ahead."""
     cv2.setNumThreads(1)
     rng = np.random.default_rng(0)
-    _, rows_of_pid = common.group_rows(setting.pids)
+    rows_of_pid = list(datasets.group_rows(setting.pids).values())
     height, width = setting.pre_crop_size
     batch_p, batch_k = setting.batch_p, setting.batch_k
 
@@ -176,7 +177,7 @@ def naive_batches(setting, threads):
 
 def read_csv(dataset, image_root):
     """Return (image files, PIDs) of a CSV."""
-    pids, fids = common.load_dataset(dataset)
+    pids, fids, _ = datasets.read(dataset)
     return common.join_paths(image_root, fids), pids
 
 
