@@ -5,8 +5,10 @@ Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at 
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -14,6 +16,9 @@ import pathlib
 import sys
 import tempfile
 import traceback
+
+# Of the code, as CHANGELOG.md lists them.
+VERSION = '0.9.0'
 
 # TensorFlow's C++ start-up chatter hides our own first lines; errors still show.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -43,6 +48,7 @@ def lazy_import(name):
     return module
 
 
+metadata = lazy_import('importlib.metadata')
 tqdm = lazy_import('tqdm')
 
 
@@ -62,11 +68,55 @@ class HelpFormatter(
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose error is one line, not a page of usage before it."""
+    """An argument parser whose error is one line and names what was perhaps meant."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Parse as argparse does, but refuse a mistyped flag before all else.
+
+        argparse first asks for the required flag whose name was mistyped.
+        """
+        args = sys.argv[1:] if args is None else args
+        self.refuse_unknown_flags(args)
+        return super().parse_args(args, namespace)
+
+    def refuse_unknown_flags(self, args):
+        """Leave with an error if a word of `args` is a flag that does not exist."""
+        # argparse offers no public list of its flags.
+        known = self._option_string_actions
+        words = list(itertools.takewhile(lambda word: word != '--', args))
+        if any(word in ('-h', '--help', '--version') for word in words):
+            return
+        flags = [word.partition('=')[0] for word in words if word.startswith('--')]
+        # With a space, it is a value to argparse.
+        unknown = [flag for flag in flags if flag not in known and ' ' not in flag]
+        if unknown:
+            more = f' and {len(unknown) - 1} more' if len(unknown) > 1 else ''
+            near = suggest(unknown[0], [flag for flag in known if flag[:2] == '--'])
+            self.error(f'unrecognized arguments: {unknown[0]}{more}{near}')
+
+    def _check_value(self, action, value):
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = suggest(value, action.choices)
+            raise argparse.ArgumentError(action, error.message + near) from None
 
     def error(self, message):
         """Leave with exit code 2 and one line on stderr."""
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
+
+
+class ShowVersion(argparse.Action):
+    """Print the versions of the command and of TensorFlow, and leave."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Print one line; TensorFlow is not imported for it."""
+        try:
+            tensorflow = metadata.version('tensorflow')
+        except metadata.PackageNotFoundError:
+            tensorflow = 'of another package'  # tensorflow-cpu, a build of one's own.
+        print(f'{parser.prog} {VERSION} (TensorFlow {tensorflow})')
+        parser.exit()
 
 
 def new_parser(doc):
@@ -75,7 +125,34 @@ def new_parser(doc):
     Abbreviated flags are refused: one that works today becomes ambiguous, or means
     something else, when a flag is added.
     """
-    return Parser(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser.add_argument(
+        '--version',
+        action=ShowVersion,
+        nargs=0,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help='Show the versions of this command and of TensorFlow, and leave.',
+    )
+    return parser
+
+
+def suggest(word, choices):
+    """Return '; did you mean X?' of the choice that a word is nearest to.
+
+    That is the only one that it abbreviates, else the most similar one. Returns '' if
+    none is similar, or if the word is a choice.
+
+    Args:
+        word: what was given, of a flag with its dashes.
+        choices: what exists, of any type.
+    """
+    # Dashes are common to all flags, and make the shortest ones alike.
+    names = {str(choice).lstrip('-').lower(): str(choice) for choice in choices}
+    name = str(word).lstrip('-').lower()
+    longer = [other for other in names if name and other.startswith(name)]
+    near = longer if len(longer) == 1 else difflib.get_close_matches(name, names, n=1)
+    return f'; did you mean {names[near[0]]}?' if near else ''
 
 
 def number(text, kind, expected):
@@ -149,6 +226,11 @@ def add_loading_threads(group):
         type=positive_int,
         help='Images read at the same time.',
     )
+
+
+def add_quiet(group):
+    """Add --quiet, which every command that reports has."""
+    group.add_argument('--quiet', action='store_true', help='No progress, no report.')
 
 
 # --- running a command -----------------------------------------------------------

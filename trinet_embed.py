@@ -75,11 +75,13 @@ def build_parser():
     output = parser.add_argument_group('output')
     output.add_argument(
         '--output',
+        '--filename',  # As the other commands call it.
         type=common.path,
         metavar='FILE.h5',
         help='Write emb, emb_aug, fid and augmentation_types to this HDF5 file, as '
         'embed.py does, and nothing to stdout.',
     )
+    common.add_quiet(output)
     return parser
 
 
@@ -233,7 +235,7 @@ def format_line(fid, emb):
 
 def main(argv=None):
     args = build_parser().parse_args(argv)
-    logger = common.setup_logging()
+    logger = common.setup_logging(quiet=args.quiet)
     fids = read_list(args.image_list)
     weights = _trinet.read_weights(args.weights)
     published = _trinet.published_name(args.weights)
@@ -255,7 +257,8 @@ def main(argv=None):
         read_ahead(paths, args.loading_threads, 2 * args.batch_size)
     ) as futures:
         embs = embed(net, make_batches(futures, args.batch_size, skip), variants)
-        embs = show_progress(embs, len(fids))
+        if not args.quiet:
+            embs = show_progress(embs, len(fids))
         if args.output is None:
             print_lines(embs, fids)
         else:

@@ -177,12 +177,102 @@ def test_number_out_of_range_is_refused_by_the_parser(capsys, parse, text):
     assert 'argument --x' in capsys.readouterr().err
 
 
-def test_abbreviated_flag_is_refused(capsys):
+@pytest.fixture
+def parser():
+    """A parser of one flag that is required and some that are not."""
     parser = common.new_parser('A command.')
+    parser.prog = 'train.py'
+    parser.add_argument('--train_set', required=True)
     parser.add_argument('--learning_rate')
-    with pytest.raises(SystemExit):
-        parser.parse_args(['--learning', '1'])
-    assert 'unrecognized arguments' in capsys.readouterr().err
+    parser.add_argument('--model_name', choices=['resnet_v1_50', 'lunet'])
+    parser.add_argument('--last_stride', type=int, choices=[1, 2])
+    return parser
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        # Not: the following arguments are required.
+        (
+            ['--trainset', 'x'],
+            'unrecognized arguments: --trainset; did you mean --train_set?',
+        ),
+        (
+            ['--trainset=x'],
+            'unrecognized arguments: --trainset; did you mean --train_set?',
+        ),
+        (
+            ['--train_set=x', '--learning', '1'],
+            'unrecognized arguments: --learning; did you mean --learning_rate?',
+        ),
+        (
+            ['--TRAIN-SET=x', '--modelname=lunet'],
+            'unrecognized arguments: --TRAIN-SET and 1 more; did you mean --train_set?',
+        ),
+        (['--train_set=x', '--gpu'], 'unrecognized arguments: --gpu'),
+        (['--train_set=x', 'more'], 'unrecognized arguments: more'),
+        ([], 'the following arguments are required: --train_set'),
+        (
+            ['--train_set=x', '--model_name', 'resnet50'],
+            "argument --model_name: invalid choice: 'resnet50' (choose from "
+            "'resnet_v1_50', 'lunet'); did you mean resnet_v1_50?",
+        ),
+        (
+            ['--train_set=x', '--last_stride', '3'],
+            'argument --last_stride: invalid choice: 3 (choose from 1, 2)',
+        ),
+    ],
+)
+def test_mistyped_word_is_answered_with_the_one_meant(capsys, parser, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(flags)
+    assert stop.value.code == 2
+    # Python 3.12 and later quote some choices otherwise.
+    error = capsys.readouterr().err
+    assert error.replace("'", '') == (
+        f'train.py: error: {message} (see --help)\n'.replace("'", '')
+    )
+
+
+def test_value_that_looks_like_a_flag_is_taken(parser):
+    args = parser.parse_args(['--train_set=--trainset', '--learning_rate', '--a b'])
+    assert (args.train_set, args.learning_rate) == ('--trainset', '--a b')
+
+
+def test_words_after_two_dashes_are_no_flags():
+    parser = common.new_parser('A command.')
+    parser.add_argument('files', nargs='*')
+    assert parser.parse_args(['--', '--file']).files == ['--file']
+
+
+def test_help_wins_over_a_mistyped_flag(capsys, parser):
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(['--trainset', 'x', '--help'])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith('usage: train.py ')
+
+
+@pytest.mark.parametrize(
+    'word, near',
+    [
+        ('curve', '; did you mean curves?'),
+        ('Projecter', '; did you mean projector?'),
+        ('pro', '; did you mean projector?'),  # Not similar, but the start of one.
+        ('rankings', ''),
+        ('', ''),
+    ],
+)
+def test_near_miss_of_a_choice_is_suggested(word, near):
+    assert common.suggest(word, ['curves', 'projector']) == near
+
+
+@pytest.mark.parametrize('command', COMMANDS)
+def test_every_command_tells_its_version(command):
+    process = subprocess.run(
+        [sys.executable, command, '--version'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (process.returncode, process.stderr) == (0, '')
+    assert process.stdout == f'{command} 0.9.0 (TensorFlow {tf.__version__})\n'
 
 
 def test_home_directory_is_expanded(monkeypatch):

@@ -301,6 +301,17 @@ def test_published_weights_are_named_on_stderr(capsys, directory, monkeypatch):
     output = capsys.readouterr()
     assert output.err == 'weights.npz: the published weights for Market-1501\n'
     assert output.out.count('\n') == 1
+    embed('--quiet')
+    assert capsys.readouterr() == (output.out, '')
+
+
+def test_quiet_draws_no_bar_on_a_terminal(capsys, directory, monkeypatch):
+    write_greys(directory, [1])
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    embed()
+    assert '1/1' in capsys.readouterr().err
+    embed('--quiet')
+    assert capsys.readouterr().err == ''
 
 
 def test_wrong_weights_are_refused_before_anything_is_printed(capsys, tmp_path):
@@ -337,9 +348,10 @@ def test_missing_list_is_named(directory):
 # --- HDF5 ------------------------------------------------------------------------
 
 
-def test_hdf5_file_has_the_layout_of_embed_py(capsys, directory):
+@pytest.mark.parametrize('flag', ['--output', '--filename'])
+def test_hdf5_file_has_the_layout_of_embed_py(capsys, directory, flag):
     names = write_greys(directory, [1, 2, 3])
-    embed('--output', 'embs.h5', '--batch_size', '2')
+    embed(flag, 'embs.h5', '--batch_size', '2')
     assert capsys.readouterr().out == ''
     with h5py.File('embs.h5') as file:
         assert file['emb'].shape == (3, 128)
@@ -464,5 +476,5 @@ def test_page_names_the_published_files_and_their_md5_sums():
 
 def test_every_flag_is_explained_on_the_page():
     flags = trinet_embed.build_parser()._option_string_actions
-    for flag in set(flags) - {'-h', '--help'}:
+    for flag in set(flags) - {'-h', '--help', '--version'}:
         assert f'`{flag}' in PAGE.read_text(), flag
