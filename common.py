@@ -125,7 +125,12 @@ def new_parser(doc):
     Abbreviated flags are refused: one that works today becomes ambiguous, or means
     something else, when a flag is added.
     """
-    parser = Parser(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
+    parser = Parser(
+        prog=command_name(),
+        description=doc,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument(
         '--version',
         action=ShowVersion,
@@ -256,7 +261,7 @@ def run(main):
     exception is a bug of ours and shows its traceback. Bad flags have already left with
     exit code 2 (argparse).
     """
-    command = os.path.basename(sys.argv[0])
+    command = command_name()
     try:
         sys.exit(main())
     except BrokenPipeError:
@@ -276,6 +281,12 @@ def run(main):
             traceback.print_exc()
         print(f'{command}: error: {message}', file=sys.stderr)
         sys.exit(1)
+
+
+def command_name():
+    """Return what to call the command that runs, such as 'train.py'."""
+    path = pathlib.Path(sys.argv[0])
+    return path.parent.name if path.name == '__main__.py' else path.name
 
 
 def describe_error(error):

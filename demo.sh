@@ -34,7 +34,7 @@ mkdir -p demo
 
 echo
 echo '== 1. A data set of drawn people, in the layout of Market-1501'
-run demo_data.py demo/data
+run -m drawn_people demo/data
 echo
 echo '== 2. Its CSV files (Market-1501 itself has more images, hence the warnings)'
 run make_csv.py market1501 demo/data --output_dir demo --prefix demo

@@ -133,6 +133,11 @@ def script(name, *arguments, **flags):
     return [str(word) for word in words]
 
 
+def module(name, *arguments):
+    """Return the words that start a package of ours, list of str; see `script`."""
+    return [sys.executable, '-m', name, *map(str, arguments)]
+
+
 class Usage(typing.NamedTuple):
     """What a command used from start to end.
 

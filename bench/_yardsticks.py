@@ -40,7 +40,7 @@ def draw_people(directory):
     """
     images = f'{directory}/data'
     for command in (
-        _sides.script('demo_data.py', images),
+        _sides.module('drawn_people', images),
         _sides.script('make_csv.py', 'market1501', images, output_dir=directory),
     ):
         subprocess.run(command, check=True, capture_output=True)

@@ -19,13 +19,17 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-import demo_data
 import model
 import nets._resnet
 import trinet_recipe
+from drawn_people.files import write_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
-CODE = ('*.py', '*.sh', *(f'{d}/*.py' for d in ('nets', 'heads', 'excluders', 'data')))
+FOLDERS = (
+    *('nets', 'heads', 'excluders', 'data', 'training', 'embedding', 'evaluation'),
+    *('visuals', 'drawn_people'),
+)
+CODE = ('*.py', '*.sh', *(f'{d}/*.*' for d in FOLDERS))
 
 # Commands of the pages that do not run here, and why.
 NOT_RUN = {
@@ -178,7 +182,7 @@ def furnish_home(home, monkeypatch):
         home: pathlib.Path that does not exist.
         monkeypatch: pytest's.
     """
-    demo_data.write_dataset(
+    write_dataset(
         str(home / 'Market-1501-v15.09.15'),
         seed=0,
         num_train_pids=3,

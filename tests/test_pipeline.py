@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
-import demo_data
 import make_csv
 import tiny_run
 import train
+from drawn_people.files import write_dataset
 
 ITERATIONS = 40
 
@@ -26,7 +26,7 @@ ITERATIONS = 40
 def data(tmp_path_factory):
     """Return a directory with drawn images and the three CSVs of make_csv.py."""
     directory = tmp_path_factory.mktemp('pipeline')
-    demo_data.write_dataset(
+    write_dataset(
         directory / 'images',
         num_train_pids=4,
         num_test_pids=3,

@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
-import demo_data
 import embed
 import evaluate
 import layers
@@ -17,6 +16,7 @@ import model
 import precision
 import tiny_run
 import train
+from drawn_people.files import write_dataset
 from training import diagnosis, optimizers
 from training.replicas import Replicas
 from training.step import Outcome, make_train_step
@@ -207,7 +207,7 @@ def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
 def drawn(tmp_path_factory):
     """Return a directory with drawings, their CSVs and a run in each of two formats."""
     directory = tmp_path_factory.mktemp('drawn')
-    demo_data.write_dataset(
+    write_dataset(
         directory / 'images',
         num_train_pids=24,
         num_test_pids=16,

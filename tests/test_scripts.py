@@ -75,7 +75,7 @@ case "$*" in
   '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   *make_csv.py*) touch "$(dirname "$1")"/data/market1501_{{train,query,test}}.csv ;;
   *train.py*) mkdir -p demo/experiment ;;
-  *demo_data.py*) mkdir -p demo/data ;;
+  '-m drawn_people '*) mkdir -p demo/data ;;
   *evaluate.py*) echo 'mAP: 12.34%' ;;
 esac
 """
@@ -245,12 +245,17 @@ def test_demo_runs_commands_with_flags_that_exist(clone, python, monkeypatch):
     assert 'untrained: mAP: 12.34%\ntrained:   mAP: 12.34%\n' in result.stdout
     assert result.stdout.endswith(f': {clone}/demo/ranking.png\n')
     monkeypatch.chdir(clone)
-    calls = [call for _, call in read_calls(python) if call[0].endswith('.py')]
+    drawing, *calls = [
+        call
+        for _, call in read_calls(python)
+        if call[0].endswith('.py') or call[:2] == ['-m', 'drawn_people']
+    ]
+    assert drawing == ['-m', 'drawn_people', 'demo/data']
     for call in calls:
         assert (clone / call[0]).is_file()
         parse(call)
     assert [call[0] for call in calls] == [
-        *('demo_data.py', 'make_csv.py', 'train.py'),
+        *('make_csv.py', 'train.py'),
         *('embed.py', 'embed.py', 'evaluate.py') * 2,
         'visualize.py',
     ]

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from visuals import thumbnails
+
 # Below this width, pixels, captions would not fit under the images.
 MIN_WIDTH = 64
 CAPTION_HEIGHT = 14
@@ -106,10 +108,7 @@ def shorten(caption, width):
 
 def encode_png(picture):
     """Return the bytes of an RGB picture [H, W, 3] as a PNG file, compressed fast."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    is_encoded, content = cv2.imencode('.png', bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    assert is_encoded
-    return content.tobytes()
+    return thumbnails.encode(picture, '.png', cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
 def draw_grid(rows):
@@ -118,13 +117,5 @@ def draw_grid(rows):
     Args:
         rows: list of lists of uint8 [H, W, 3]; the last may be shorter.
     """
-    height, width = rows[0][0].shape[:2]
-    num_columns = max(map(len, rows))
-    sheet = np.full(
-        (len(rows) * (height + GAP), num_columns * (width + GAP), 3), 255, np.uint8
-    )
-    for i, row in enumerate(rows):
-        for j, cell in enumerate(row):
-            top, left = i * (height + GAP), j * (width + GAP)
-            sheet[top : top + height, left : left + width] = cell
-    return sheet
+    shape = len(rows), max(map(len, rows))
+    return thumbnails.draw_grid(rows, rows[0][0].shape[:2], shape, GAP)

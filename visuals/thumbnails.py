@@ -1,6 +1,7 @@
-"""Small pictures of a data set's images, for what visualize.py draws."""
+"""Small pictures: read, shrink, lay out in a grid, encode."""
 
 import base64
+import itertools
 import os
 
 import cv2
@@ -39,19 +40,51 @@ def shrink(image, max_size):
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def encode_jpeg(image):
-    """Return the bytes of an RGB image [H, W, 3] as a JPEG file."""
+def encode(image, suffix, *settings):
+    """Return the bytes of an RGB image [H, W, 3] as a file.
+
+    Args:
+        image: uint8 [H, W, 3].
+        suffix: that says which kind of file, such as '.png'.
+        settings: pairs of OpenCV's constants and their values.
+    """
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    is_encoded, content = cv2.imencode(
-        '.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    )
+    is_encoded, content = cv2.imencode(suffix, bgr, settings)
     assert is_encoded
     return content.tobytes()
+
+
+def encode_jpeg(image, quality=JPEG_QUALITY):
+    """Return the bytes of an RGB image [H, W, 3] as a JPEG file."""
+    return encode(image, '.jpg', cv2.IMWRITE_JPEG_QUALITY, quality)
 
 
 def encode_data_uri(image):
     """Return an RGB image [H, W, 3] as the address that a page can hold in itself."""
     return 'data:image/jpeg;base64,' + base64.b64encode(encode_jpeg(image)).decode()
+
+
+def draw_grid(rows, cell_size, shape, gap=0):
+    """Return images as one sheet, each centred in its cell, white around them.
+
+    Args:
+        rows: iterable of iterables of uint8 [H, W, 3], none larger than a cell; a row
+            may be shorter than the sheet is wide.
+        cell_size: (height, width), pixels.
+        shape: (rows, columns) of the sheet.
+        gap: pixels of white right of and below each cell.
+
+    Returns:
+        uint8 [rows * (height + gap), columns * (width + gap), 3].
+    """
+    height, width = (side + gap for side in cell_size)
+    sheet = np.full((shape[0] * height, shape[1] * width, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top = i * height + (cell_size[0] - image.shape[0]) // 2
+            left = j * width + (cell_size[1] - image.shape[1]) // 2
+            sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return sheet
 
 
 def tile(images, num_images, tile_size):
@@ -65,16 +98,11 @@ def tile(images, num_images, tile_size):
     Returns:
         uint8 [rows * tile_size, columns * tile_size, 3].
     """
-    columns = count_columns(num_images)
-    rows = -(-num_images // columns)
-    sheet = np.full((rows * tile_size, columns * tile_size, 3), 255, np.uint8)
-    for place, image in enumerate(images):
-        image = shrink(image, tile_size)
-        height, width = image.shape[:2]
-        top = place // columns * tile_size + (tile_size - height) // 2
-        left = place % columns * tile_size + (tile_size - width) // 2
-        sheet[top : top + height, left : left + width] = image
-    return sheet
+    num_columns = count_columns(num_images)
+    num_rows = -(-num_images // num_columns)
+    small = (shrink(image, tile_size) for image in images)
+    rows = (itertools.islice(small, num_columns) for _ in range(num_rows))
+    return draw_grid(rows, (tile_size, tile_size), (num_rows, num_columns))
 
 
 def count_columns(num_images):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import common
-import demo_data
+import tiny_run
+from drawn_people import __main__, bodies, files, images, limbs, people, plan, scenes
 
 SMALL = {
     'num_train_pids': 3,
@@ -25,7 +26,7 @@ NAME = re.compile(r'(-1|\d{4})_c([1-4])s[1-6]_\d{6}_\d{2}\.jpg')
 def dataset(tmp_path_factory):
     """A small data set of seed 0; tests must not change it."""
     directory = tmp_path_factory.mktemp('demo') / 'set'
-    assert demo_data.write_dataset(directory, 0, **SMALL)
+    assert files.write_dataset(directory, 0, **SMALL)
     return directory
 
 
@@ -45,7 +46,7 @@ def read_all(directory):
 
 
 def test_every_file_has_a_market1501_name_and_size(dataset):
-    for subset in demo_data.SUBSETS:
+    for subset in files.SUBSETS:
         for path in (dataset / subset).iterdir():
             assert NAME.fullmatch(path.name), path
             assert cv2.imread(str(path)).shape == (128, 64, 3)
@@ -53,7 +54,7 @@ def test_every_file_has_a_market1501_name_and_size(dataset):
 
 def test_marker_counts_the_images(dataset):
     marker = json.loads((dataset / 'demo_data.json').read_text())
-    counts = {s: len(list((dataset / s).iterdir())) for s in demo_data.SUBSETS}
+    counts = {s: len(list((dataset / s).iterdir())) for s in files.SUBSETS}
     # A test identity has 1 query and 3 gallery images in each of 4 cameras.
     assert counts['query'] == 2 * 4
     assert counts['bounding_box_test'] == 2 * 4 * 3 + 6 + 4
@@ -79,55 +80,55 @@ def test_every_query_has_gallery_images_under_the_other_cameras(dataset):
 
 
 def test_full_size_plan_has_unique_names():
-    train_pids, test_pids = demo_data.split_pids(0, 60, 40)
+    train_pids, test_pids = plan.split_pids(0, 60, 40)
     assert sorted(train_pids + test_pids) == list(range(1, 101))
     shots = [
-        *demo_data.plan_people(0, train_pids, test_pids),
-        *demo_data.plan_nuisances(101, test_pids, 60, 30),
+        *plan.plan_people(0, train_pids, test_pids),
+        *plan.plan_nuisances(101, test_pids, 60, 30),
     ]
     names = {(s.subset, s.pid, s.camera.cid, s.index) for s in shots}
     assert len(names) == len(shots)
 
 
 def test_same_seed_gives_the_same_bytes(dataset, tmp_path):
-    demo_data.write_dataset(tmp_path / 'again', 0, **SMALL)
+    files.write_dataset(tmp_path / 'again', 0, **SMALL)
     assert read_all(tmp_path / 'again') == read_all(dataset)
 
 
 def test_another_seed_gives_other_images(dataset, tmp_path):
-    demo_data.write_dataset(tmp_path / 'other', 1, **SMALL)
+    files.write_dataset(tmp_path / 'other', 1, **SMALL)
     contents = set(read_all(dataset).values())
     assert not contents & set(read_all(tmp_path / 'other').values())
 
 
 def test_an_identity_does_not_depend_on_how_many_there_are():
-    shot = demo_data.Shot('query', 7, demo_data.CAMERAS[0], 0, person=7)
-    name, image = demo_data.draw_shot(3, shot)
-    again_name, again_image = demo_data.draw_shot(3, shot)
+    shot = plan.Shot('query', 7, scenes.CAMERAS[0], 0, person=7)
+    name, image = plan.draw_shot(3, shot)
+    again_name, again_image = plan.draw_shot(3, shot)
     assert name == again_name
     np.testing.assert_array_equal(image, again_image)
 
 
-@pytest.mark.parametrize('camera', demo_data.CAMERAS, ids=lambda c: c.scene)
-@pytest.mark.parametrize('frame', [demo_data.frame_well, demo_data.frame_badly])
+@pytest.mark.parametrize('camera', scenes.CAMERAS, ids=lambda c: c.scene)
+@pytest.mark.parametrize('frame', [images.frame_well, images.frame_badly])
 def test_a_person_differs_from_the_empty_scene(camera, frame):
-    identity = demo_data.make_identity(demo_data.make_rng(5))
-    images = [
-        demo_data.draw_person(who, camera, demo_data.make_rng(1), frame)
+    identity = people.make_identity(people.make_rng(5))
+    drawn = [
+        images.draw_person(who, camera, people.make_rng(1), frame)
         for who in (identity, None)
     ]
-    assert all(image.dtype == np.uint8 for image in images)
-    assert all(image.shape == (128, 64, 3) for image in images)
-    assert (images[0] != images[1]).mean() > 0.05
+    assert all(image.dtype == np.uint8 for image in drawn)
+    assert all(image.shape == (128, 64, 3) for image in drawn)
+    assert (drawn[0] != drawn[1]).mean() > 0.05
 
 
 @pytest.mark.parametrize('seed', range(30))
 def test_a_body_stands_on_the_ground_and_is_about_one_high(seed):
-    rng = demo_data.make_rng(seed)
-    identity = demo_data.make_identity(rng)
-    pose = demo_data.make_pose(rng, demo_data.CAMERAS[0])
+    rng = people.make_rng(seed)
+    identity = people.make_identity(rng)
+    pose = bodies.make_pose(rng, scenes.CAMERAS[0])
     up = np.concatenate(
-        [o for part in demo_data.make_body(identity, pose) for o in part.outlines]
+        [o for part in limbs.make_body(identity, pose) for o in part.outlines]
     )[:, 1]
     assert up.min() == pytest.approx(0)
     assert 0.9 < up.max() < 1.1  # A wide step lowers the head, a hat raises it.
@@ -135,42 +136,42 @@ def test_a_body_stands_on_the_ground_and_is_about_one_high(seed):
 
 def test_rerun_leaves_a_complete_set_alone(dataset):
     before = {path: path.stat().st_mtime_ns for path in dataset.rglob('*')}
-    assert not demo_data.write_dataset(dataset, 0, **SMALL)
+    assert not files.write_dataset(dataset, 0, **SMALL)
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob('*')} == before
 
 
 def test_an_empty_directory_is_filled(tmp_path):
     (tmp_path / 'empty').mkdir()
-    assert demo_data.write_dataset(tmp_path / 'empty', 0, **SMALL)
+    assert files.write_dataset(tmp_path / 'empty', 0, **SMALL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['empty']
 
 
 def test_a_foreign_directory_is_refused_and_untouched(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
     with pytest.raises(common.FileError, match=f'{tmp_path} is not empty and no demo'):
-        demo_data.write_dataset(tmp_path, 0, **SMALL)
+        files.write_dataset(tmp_path, 0, **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
 def test_a_set_of_another_seed_is_refused(dataset):
     with pytest.raises(common.FileError, match='demo data set of seed 0, not 1'):
-        demo_data.write_dataset(dataset, 1, **SMALL)
+        files.write_dataset(dataset, 1, **SMALL)
 
 
 def test_a_set_with_missing_images_is_refused(tmp_path):
-    demo_data.write_dataset(tmp_path / 'set', 0, **SMALL)
+    files.write_dataset(tmp_path / 'set', 0, **SMALL)
     next((tmp_path / 'set' / 'query').iterdir()).unlink()
     with pytest.raises(common.FileError, match='has lost or gained images'):
-        demo_data.write_dataset(tmp_path / 'set', 0, **SMALL)
+        files.write_dataset(tmp_path / 'set', 0, **SMALL)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo_data, 'draw_shot', interrupt)
+    monkeypatch.setattr(files, 'draw_shot', interrupt)
     with pytest.raises(KeyboardInterrupt):
-        demo_data.write_dataset(tmp_path / 'set', 0, **SMALL)
+        files.write_dataset(tmp_path / 'set', 0, **SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -178,9 +179,9 @@ def test_command_draws_a_contact_sheet_once_and_names_what_it_refuses(
     dataset, tmp_path, monkeypatch, capsys
 ):
     for name, value in SMALL.items():
-        monkeypatch.setitem(demo_data.write_dataset.__kwdefaults__, name, value)
+        monkeypatch.setitem(files.write_dataset.__kwdefaults__, name, value)
     sheet = tmp_path / 'sheet.png'
-    assert demo_data.main([str(dataset), '--contact_sheet', str(sheet)]) == 0
+    assert __main__.main([str(dataset), '--contact_sheet', str(sheet)]) == 0
     assert 'already holds the demo data set of seed 0' in capsys.readouterr().out
     # 3 training identities, distractors and junk; 4 cameras of 3 images and gaps.
     assert cv2.imread(str(sheet)).shape == (5 * 132, 4 * (3 * 68 + 4), 3)
@@ -188,8 +189,10 @@ def test_command_draws_a_contact_sheet_once_and_names_what_it_refuses(
 
 def test_command_reports_a_refusal_in_one_line(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
-    command = [sys.executable, demo_data.__file__, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, '-m', 'drawn_people', str(tmp_path)]
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=tiny_run.ROOT
+    )
     assert result.returncode == 1
-    assert result.stderr.startswith(f'demo_data.py: error: {tmp_path} is not empty')
+    assert result.stderr.startswith(f'drawn_people: error: {tmp_path} is not empty')
     assert result.stderr.count('\n') == 1
