@@ -7,6 +7,7 @@ anything (Content-Security-Policy). Its filter is a link, too: ranking.html#pid=
 """
 
 import html
+import pathlib
 import string
 import typing
 import urllib.parse
@@ -16,116 +17,8 @@ from visuals import thumbnails
 # Sharp on a screen of high resolution: three quarters of it are shown, see CSS.
 IMAGE_SIZE = 192
 
-HEAD = string.Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';
- img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
-<title>$title</title>
-<style>
-:root {
-  color-scheme: light dark;
-  --page: #fff; --bar: #f3f4f6; --text: #1f2328; --faint: #57606a; --line: #c4c9d0;
-  --match: #17803d; --wrong: #cf222e; --link: #0550ae;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #14171c; --bar: #1f242b; --text: #e6e9ee; --faint: #a0a9b4; --line: #454d57;
-    --match: #3fb950; --wrong: #ff6a62; --link: #79b8ff;
-  }
-}
-/* What gets the focus must not end up below the bar, which stays at the top. */
-html { scroll-padding-top: 4rem; }
-body {
-  margin: 0; background: var(--page); color: var(--text);
-  font: 0.875rem/1.35 system-ui, sans-serif; font-variant-numeric: tabular-nums;
-}
-header, main { padding: 0 1rem; }
-h1 { font-size: 1.25rem; margin: 1rem 0 0.25rem; overflow-wrap: anywhere; }
-header p { margin: 0.25rem 0; max-width: 60rem; }
-form {
-  position: sticky; top: 0; z-index: 1; padding: 0.5rem 1rem; margin-top: 0.5rem;
-  display: flex; flex-wrap: wrap; gap: 0.25rem 0.75rem; align-items: baseline;
-  background: var(--bar); border-block: 1px solid var(--line);
-}
-input { font: inherit; width: 9rem; padding: 0.2rem 0.4rem; }
-a { color: var(--link); }
-:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-section {
-  padding: 0.75rem 0; border-bottom: 1px solid var(--line);
-  content-visibility: auto; contain-intrinsic-size: auto 14rem;
-}
-h2 { font-size: 1rem; margin: 0 0 0.5rem; overflow-wrap: anywhere; }
-h2 span { font-weight: normal; color: var(--faint); }
-section div { display: flex; gap: 0.5rem; align-items: flex-start; }
-section div div { flex-wrap: wrap; }
-figure { margin: 0; width: min-content; min-width: 4.9rem; color: var(--faint); }
-figure img {
-  display: block; height: 9rem; max-width: min(16rem, 40vw); box-sizing: border-box;
-  border: 4px solid; object-fit: contain;
-}
-figcaption { font-size: 0.75rem; overflow-wrap: anywhere; }
-figcaption b { color: var(--text); }
-.query { margin-right: 1rem; }
-.query img { border-color: var(--text); }
-.match img { border-color: var(--match); }
-.wrong img { border-color: var(--wrong); }
-.match i { color: var(--match); font: inherit; font-weight: bold; }
-.wrong i { color: var(--wrong); font: inherit; font-weight: bold; }
-.ignored img { border-color: var(--line); filter: grayscale(1); opacity: 0.45; }
-.gap { align-self: center; color: var(--faint); font-size: 1.5rem; }
-</style>
-</head>
-<body>
-<header>
-<h1>$title</h1>
-$summary
-</header>
-<form role="search">
-<label for="pid">Queries of PID</label>
-<input id="pid" type="search" autocomplete="off" spellcheck="false">
-<a href="#">all</a>
-<span id="shown" role="status"></span>
-</form>
-<main>
-""")
-
-FOOT = """</main>
-<script>
-const input = document.getElementById('pid');
-const queries = Array.from(document.querySelectorAll('section'));
-
-// A PID that exists shows its queries alone; a part of one, all that begin with it.
-function show(pid) {
-  const isWhole = queries.some(query => query.dataset.pid === pid);
-  for (const query of queries) {
-    const other = query.dataset.pid;
-    query.hidden = isWhole ? other !== pid : !other.startsWith(pid);
-  }
-  const shown = queries.filter(query => !query.hidden).length;
-  document.getElementById('shown').textContent =
-    `${shown} of ${queries.length} queries on this page`;
-}
-
-function readAddress() {
-  input.value = new URLSearchParams(location.hash.slice(1)).get('pid') ?? '';
-  show(input.value);
-}
-
-input.addEventListener('input', () => {
-  const hash = input.value ? '#pid=' + encodeURIComponent(input.value) : '#';
-  history.replaceState(null, '', hash);
-  show(input.value);
-});
-input.form.addEventListener('submit', event => event.preventDefault());
-addEventListener('hashchange', readAddress);
-readAddress();
-</script>
-</body>
-</html>
-"""
+# HTML, CSS and JavaScript, with placeholders for title, summary and queries.
+TEMPLATE = pathlib.Path(__file__).with_suffix('.html')
 
 
 def write(file, title, summary, ranked, images):
@@ -138,11 +31,14 @@ def write(file, title, summary, ranked, images):
         ranked: iterable of ranked_queries.RankedQuery.
         images: ranked_queries.RankedImages.
     """
+    head, _, foot = TEMPLATE.read_text(encoding='utf-8').partition('$queries')
     paragraphs = '\n'.join(f'<p>{html.escape(text)}</p>' for text in summary)
-    file.write(HEAD.substitute(title=html.escape(title), summary=paragraphs))
+    file.write(
+        string.Template(head).substitute(title=html.escape(title), summary=paragraphs)
+    )
     for one in ranked:
         file.write(format_query(one, images))
-    file.write(FOOT)
+    file.write(string.Template(foot).substitute())
 
 
 def format_query(one, images):
