@@ -266,6 +266,10 @@ def test_near_miss_of_a_choice_is_suggested(word, near):
     assert common.suggest(word, ['curves', 'projector']) == near
 
 
+def test_dashes_make_no_two_flags_alike():
+    assert common.suggest('--gpu', ['--pid']) == ''
+
+
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_tells_its_version(command):
     process = subprocess.run(
