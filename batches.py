@@ -4,8 +4,12 @@ Every batch is a pure function of (data set, seed, step): a run that was interru
 goes on with exactly the images it would have seen.
 """
 
+from __future__ import annotations
+
 import functools
 import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,8 +37,8 @@ class Augmentation(typing.NamedTuple):
         random_erasing: probability that a rectangle is filled with noise.
     """
 
-    net_size: tuple
-    pre_crop_size: tuple
+    net_size: tuple[int, int]
+    pre_crop_size: tuple[int, int]
     flips: bool
     crops: bool
     pad_crop: int = 0
@@ -59,7 +63,7 @@ class Sampler:
         ValueError: there are fewer PIDs than P.
     """
 
-    def __init__(self, pids, batch_p, batch_k, seed):
+    def __init__(self, pids: np.ndarray, batch_p: int, batch_k: int, seed: int) -> None:
         names, self.rows = common.group_rows(pids)
         if len(names) < batch_p:
             raise common.InputError(
@@ -73,12 +77,12 @@ class Sampler:
         # A batch needs its pass's order of PIDs, the next batch mostly the same one.
         self.order_of_pass = functools.lru_cache(maxsize=2)(self.draw_order)
 
-    def draw_order(self, number):
+    def draw_order(self, number: int) -> np.ndarray:
         """Return all PIDs' codes [num_pids] in the random order of a pass."""
         rng = np.random.default_rng([self.seed, PID_STREAM, number])
         return rng.permutation(len(self.rows))
 
-    def draw(self, step):
+    def draw(self, step: int) -> np.ndarray:
         """Return the rows of batch `step`, int64 [P * K], images of a PID together."""
         number, position = divmod(step, self.batches_per_pass)
         first = position * self.batch_p
@@ -86,7 +90,7 @@ class Sampler:
         rng = np.random.default_rng([self.seed, FID_STREAM, step])
         return np.concatenate([self.draw_images(code, rng) for code in codes])
 
-    def draw_images(self, code, rng):
+    def draw_images(self, code: int, rng: np.random.Generator) -> np.ndarray:
         """Return K rows of one PID, int64 [K]."""
         rows = self.rows[code]
         copies = -(-self.batch_k // len(rows))
@@ -94,15 +98,15 @@ class Sampler:
 
 
 def training_batches(
-    sampler,
-    paths,
-    augmentation,
-    first_step,
-    last_step,
-    loading_threads,
-    cache=None,
-    part=slice(None),
-):
+    sampler: Sampler,
+    paths: Sequence[str],
+    augmentation: Augmentation,
+    first_step: int,
+    last_step: int,
+    loading_threads: int,
+    cache: Any = None,
+    part: slice = slice(None),
+) -> tf.data.Dataset:
     """Return the training batches of the steps in [first_step, last_step).
 
     Args:
@@ -125,12 +129,12 @@ def training_batches(
     batch_size = sampler.batch_p * sampler.batch_k
     positions = np.arange(batch_size)[part]  # Of the part's images in their batch.
 
-    def rows_of_steps():
+    def rows_of_steps() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for step in range(first_step, last_step):
             # Images of different batches have different numbers, hence other flips.
             yield sampler.draw(step)[part], step * batch_size + positions
 
-    def load(row, number):
+    def load(row: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         seed = tf.stack([seed_of_images, number])
         image = images.decode(all_paths[row]) if cache is None else cache.read(row)
         return row, training_image(image, augmentation, seed)
@@ -143,13 +147,15 @@ def training_batches(
     return dataset.batch(len(positions), drop_remainder=True).prefetch(2)
 
 
-def seed_from(seed, stream):
+def seed_from(seed: int, stream: int) -> np.int64:
     """Return an int64 that stands for a random stream of a seed of any size."""
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
     return np.int64(state[0] >> np.uint64(1))
 
 
-def training_image(image, augmentation, seed):
+def training_image(
+    image: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor
+) -> tf.Tensor:
     """Resize an image and vary its colours, flip, crop or shift, and erase, as asked.
 
     The same seed gives the same image, and what one of these draws does not depend on
@@ -167,7 +173,7 @@ def training_image(image, augmentation, seed):
     return augment(images.resize(image, *size), augmentation, seed)
 
 
-def augment(image, augmentation, seed):
+def augment(image: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Do what training_image does after resizing.
 
     Args:
@@ -195,7 +201,9 @@ def augment(image, augmentation, seed):
     return image
 
 
-def image_batches(paths, size, batch_size, loading_threads):
+def image_batches(
+    paths: Sequence[str], size: tuple[int, int], batch_size: int, loading_threads: int
+) -> tf.data.Dataset:
     """Return the images of a data set, in order.
 
     Args:
@@ -215,7 +223,9 @@ def image_batches(paths, size, batch_size, loading_threads):
     return dataset.batch(batch_size).prefetch(2)
 
 
-def next_batch(iterator, upcoming_paths):
+def next_batch(
+    iterator: Iterator[Any], upcoming_paths: Callable[[], Sequence[str]]
+) -> Any:
     """Return an iterator's next batch; an unreadable image is named.
 
     Args:
