@@ -390,6 +390,7 @@ class LogFile(logging.FileHandler):
     """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is the logging module's)
+        """Raise the error of a write, with the name of the file."""
         error = sys.exception()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, self.baseFilename) from error
@@ -400,6 +401,7 @@ class TqdmHandler(logging.Handler):
     """A console handler whose lines appear above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
         # Who no longer reads our messages (`| head`) does not want the run to end.
         with contextlib.suppress(BrokenPipeError):
             tqdm.tqdm.write(self.format(record), file=sys.stderr)

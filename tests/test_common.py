@@ -339,7 +339,7 @@ def test_damaged_args_json_is_refused(tmp_path, text, message):
 
 
 def test_missing_args_json_names_the_flag(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
+    with pytest.raises(FileNotFoundError, match=r'no args\.json .* --experiment_root'):
         common.read_args(str(tmp_path))
 
 
