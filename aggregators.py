@@ -3,12 +3,12 @@
 import numpy as np
 
 
-def mean(embs):
+def mean(embs: np.ndarray) -> np.ndarray:
     """Average embeddings [A, N, D] over A: [N, D]."""
     return np.mean(embs, axis=0)
 
 
-def normalized_mean(embs):
+def normalized_mean(embs: np.ndarray) -> np.ndarray:
     """Average embeddings [A, N, D] over A and scale to length 1: [N, D].
 
     An average of zeros has no direction; its result is NaN.

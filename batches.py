@@ -4,9 +4,13 @@ Every batch is a pure function of (data set, seed, step): a run that was interru
 goes on with exactly the images it would have seen.
 """
 
+from __future__ import annotations
+
 import collections
 import functools
 import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,8 +39,8 @@ class Augmentation(typing.NamedTuple):
         random_erasing: probability that a rectangle is filled with noise.
     """
 
-    net_size: tuple
-    pre_crop_size: tuple
+    net_size: tuple[int, int]
+    pre_crop_size: tuple[int, int]
     flips: bool
     crops: bool
     pad_crop: int = 0
@@ -65,7 +69,7 @@ class Sampler:
         InputError: there are fewer PIDs than P.
     """
 
-    def __init__(self, pids, batch_p, batch_k, seed):
+    def __init__(self, pids: np.ndarray, batch_p: int, batch_k: int, seed: int) -> None:
         self.rows = list(datasets.group_rows(pids).values())
         self.pid_codes = np.empty(len(pids), np.int64)
         for code, rows in enumerate(self.rows):
@@ -83,12 +87,12 @@ class Sampler:
         # A batch needs its pass's order of PIDs, the next batch mostly the same one.
         self.order_of_pass = functools.lru_cache(maxsize=2)(self.draw_order)
 
-    def draw_order(self, number):
+    def draw_order(self, number: int) -> np.ndarray:
         """Return all PIDs' codes [num_pids] in the random order of a pass."""
         rng = np.random.default_rng([self.seed, PID_STREAM, number])
         return rng.permutation(len(self.rows))
 
-    def draw(self, step):
+    def draw(self, step: int) -> np.ndarray:
         """Return the rows of batch `step`, int64 [P * K], images of a PID together."""
         number, position = divmod(step, self.batches_per_pass)
         first = position * self.batch_p
@@ -96,7 +100,7 @@ class Sampler:
         rng = np.random.default_rng([self.seed, FID_STREAM, step])
         return np.concatenate([self.draw_images(code, rng) for code in codes])
 
-    def draw_images(self, code, rng):
+    def draw_images(self, code: int, rng: np.random.Generator) -> np.ndarray:
         """Return K rows of one PID, int64 [K]."""
         rows = self.rows[code]
         copies = -(-self.batch_k // len(rows))
@@ -131,23 +135,25 @@ class TrainingBatches:
 
     def __init__(
         self,
-        sampler,
-        paths,
-        augmentation,
-        steps,
-        loading_threads,
-        cache=None,
-        part=slice(None),
-    ):
+        sampler: Sampler,
+        paths: Sequence[str],
+        augmentation: Augmentation,
+        steps: range,
+        loading_threads: int,
+        cache: Any = None,
+        part: slice = slice(None),
+    ) -> None:
         self.sampler = sampler
         self.paths = paths
         self.steps = steps
         self.part = part
-        self.drawn = collections.deque()  # Rows of the batches that are on their way.
+        self.drawn: collections.deque = (
+            collections.deque()
+        )  # Rows of the batches that are on their way.
         seed_of_images = seed_from(sampler.seed, AUGMENT_STREAM)
         all_paths = tf.constant(paths)  # [N]
 
-        def load(row, number):
+        def load(row: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
             seed = tf.stack([seed_of_images, number])
             image = images.decode(all_paths[row]) if cache is None else cache.read(row)
             return training_image(image, augmentation, seed)
@@ -160,7 +166,7 @@ class TrainingBatches:
         dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
         self.images = iter(dataset.batch(part_size, drop_remainder=True).prefetch(2))
 
-    def draw(self):
+    def draw(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (rows, numbers) of the part of every batch; numbers tell images apart.
 
         Images of different batches have different numbers, hence other flips.
@@ -172,10 +178,10 @@ class TrainingBatches:
             numbers = step * batch_size + np.arange(batch_size)
             yield rows[self.part], numbers[self.part]
 
-    def __iter__(self):
+    def __iter__(self) -> TrainingBatches:
         return self
 
-    def __next__(self):
+    def __next__(self) -> Batch:
         """Return the Batch of the next step.
 
         Raises:
@@ -192,13 +198,15 @@ class TrainingBatches:
         return Batch(self.drawn.popleft(), batch_images)
 
 
-def seed_from(seed, stream):
+def seed_from(seed: int, stream: int) -> np.int64:
     """Return an int64 that stands for a random stream of a seed of any size."""
     state = np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)
     return np.int64(state[0] >> np.uint64(1))
 
 
-def training_image(image, augmentation, seed):
+def training_image(
+    image: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor
+) -> tf.Tensor:
     """Resize an image and vary its colours, flip, crop or shift, and erase, as asked.
 
     The same seed gives the same image, and what one of these draws does not depend on
@@ -216,7 +224,7 @@ def training_image(image, augmentation, seed):
     return augment(images.resize(image, *size), augmentation, seed)
 
 
-def augment(image, augmentation, seed):
+def augment(image: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf.Tensor:
     """Do what training_image does after resizing.
 
     Args:
@@ -244,7 +252,9 @@ def augment(image, augmentation, seed):
     return image
 
 
-def image_batches(paths, size, batch_size, loading_threads):
+def image_batches(
+    paths: Sequence[str], size: tuple[int, int], batch_size: int, loading_threads: int
+) -> Iterator[tuple[range, tf.Tensor]]:
     """Yield the images of a data set, in order.
 
     Args:
@@ -276,7 +286,7 @@ def image_batches(paths, size, batch_size, loading_threads):
         yield rows, batch
 
 
-def refuse_unreadable(paths, error):
+def refuse_unreadable(paths: Sequence[str], error: Exception) -> None:
     """Raise an InputError that names the first unreadable file, if there is one.
 
     Args:

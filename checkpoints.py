@@ -5,15 +5,21 @@ of its name. That covers TF-Slim's files in TensorFlow's old and new format, the
 experiments of the original code and our own, whose keys are the same names.
 """
 
+from __future__ import annotations
+
 import functools
 import json
 import os
 import pathlib
 import shutil
+import types
 import typing
 import zlib
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import common
@@ -57,11 +63,11 @@ UNUSED_NAMES = (
 class Report(typing.NamedTuple):
     """Names of the variables loaded, left random, and in the file but unused."""
 
-    loaded: list
-    random: list
-    unused: list
+    loaded: list[str]
+    random: list[str]
+    unused: list[str]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f'{len(self.loaded)} variables loaded, '
             f'{len(self.random)} left random{shorten(self.random)}, '
@@ -69,7 +75,7 @@ class Report(typing.NamedTuple):
         )
 
 
-def shorten(names):
+def shorten(names: Sequence[str]) -> str:
     """Return the first three names in brackets, or nothing."""
     more = ', ...' if len(names) > 3 else ''
     return f' ({", ".join(names[:3])}{more})' if names else ''
@@ -87,7 +93,7 @@ class WeightsFile:
         ValueError: it is damaged, or something else.
     """
 
-    def __init__(self, prefix):
+    def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         if not exists(prefix):
             found = 'a directory' if os.path.isdir(prefix) else 'no such file'
@@ -104,7 +110,7 @@ class WeightsFile:
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """Return the array of one name.
 
         Raises:
@@ -121,16 +127,16 @@ class WeightsFile:
 class WeightsInMemory:
     """Arrays by TensorFlow 1 name, with the interface of WeightsFile."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.arrays = arrays
         self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
 
-    def read(self, name):
+    def read(self, name: str) -> np.ndarray:
         """Return the array of one name."""
         return self.arrays[name]
 
 
-def name_of_key(key):
+def name_of_key(key: str) -> str:
     """Return the variable name behind a key of a checkpoint, ours or TensorFlow 1's."""
     if not key.endswith(KEY_SUFFIX):
         return key
@@ -139,12 +145,12 @@ def name_of_key(key):
     return '.'.join(part.replace('.S', '/') for part in parts)
 
 
-def exists(prefix):
+def exists(prefix: str) -> bool:
     """Say whether `prefix` names a checkpoint of the new format or of the old one."""
     return os.path.isfile(prefix) or os.path.isfile(f'{prefix}.index')
 
 
-def latest(directory):
+def latest(directory: str) -> str:
     """Return the prefix of the newest checkpoint in a directory.
 
     The index file may hold absolute paths of where the directory once was; only
@@ -170,7 +176,7 @@ def latest(directory):
     )
 
 
-def find(directory, name=None):
+def find(directory: str, name: str | None = None) -> str:
     """Return the prefix of a checkpoint in a directory, by name or the newest.
 
     Raises:
@@ -196,7 +202,12 @@ def find(directory, name=None):
     return prefix
 
 
-def restore(variables, weights, source, is_unused_ok=None):
+def restore(
+    variables: dict[str, keras.Variable],
+    weights: WeightsFile | WeightsInMemory,
+    source: str,
+    is_unused_ok: Callable[[str], bool] | None = None,
+) -> Report:
     """Give variables the arrays of their names.
 
     Nothing is assigned unless everything fits.
@@ -249,13 +260,13 @@ def restore(variables, weights, source, is_unused_ok=None):
     return Report(loaded, [], unused)
 
 
-def is_excused(name, names):
+def is_excused(name: str, names: Container[str]) -> bool:
     """Say whether a file may hold `name` although no variable takes it."""
     is_classifier = any(part in UNUSED_PARTS for part in name.split('/'))
     return is_slot(name, names) or is_classifier or name in UNUSED_NAMES
 
 
-def is_slot(name, names):
+def is_slot(name: str, names: Container[str]) -> bool:
     """Say whether `name` is an optimizer's slot of one of the variables `names`.
 
     It is called like its variable with one more part.
@@ -263,12 +274,12 @@ def is_slot(name, names):
     return name.rpartition('/')[0] in names
 
 
-def variables_by_name(model):
+def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
     """Return {name: variable} of a model's weights and moving averages."""
     return {variable.path: variable for variable in model.variables}
 
 
-def load_weights(model, prefix):
+def load_weights(model: keras.Model, prefix: str) -> Report:
     """Restore a whole model, head included, from a checkpoint.
 
     Args:
@@ -284,7 +295,9 @@ def load_weights(model, prefix):
     return restore(variables_by_name(model), WeightsFile(prefix), prefix)
 
 
-def load_body(model, weights, source):
+def load_body(
+    model: keras.Model, weights: WeightsFile | WeightsInMemory, source: str
+) -> Report:
     """Restore a model's net, and leave its head random.
 
     Args:
@@ -309,12 +322,12 @@ def load_body(model, weights, source):
     )._replace(random=sorted(head))
 
 
-def body_scope(model):
+def body_scope(model: keras.Model) -> str:
     """Return the scope of a model's net, such as 'resnet_v1_50/'."""
     return model.layers[1].name + '/'
 
 
-def imagenet_weights(net, net_name):
+def imagenet_weights(net: types.ModuleType, net_name: str) -> WeightsInMemory:
     """Download the ImageNet weights of a net's Keras application.
 
     Args:
@@ -358,7 +371,13 @@ class TrainingState:
         is_writer: whether `save` writes: of several processes, one.
     """
 
-    def __init__(self, model, optimizer, directory, is_writer=True):
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        directory: str,
+        is_writer: bool = True,
+    ) -> None:
         self.directory = directory
         self.is_writer = is_writer
         self.variables = variables_by_name(model) | name_optimizer_variables(
@@ -374,11 +393,11 @@ class TrainingState:
         )
 
     @property
-    def step(self):
+    def step(self) -> int:
         """Number of updates made so far."""
         return int(self.variables[STEP_NAME].numpy())
 
-    def save(self, step):
+    def save(self, step: int) -> None:
         """Write `checkpoint-STEP`; the index names it once it is complete.
 
         Raises:
@@ -399,7 +418,7 @@ class TrainingState:
                 shutil.rmtree(half, ignore_errors=True)
                 raise
 
-    def save_best(self, record):
+    def save_best(self, record: dict[str, Any]) -> None:
         """Write weights and step as `best`, and what is told of them to best.json.
 
         The old files stay until the new ones are complete.
@@ -428,7 +447,7 @@ class TrainingState:
                 raise
             self.finish_best()
 
-    def finish_best(self):
+    def finish_best(self) -> None:
         """Move a complete new `best` to its place, now or after an interruption.
 
         Several files cannot be replaced at one instant; being complete elsewhere, they
@@ -442,7 +461,7 @@ class TrainingState:
                 )
             os.rmdir(complete)
 
-    def read_best(self):
+    def read_best(self) -> dict[str, Any] | None:
         """Return what save_best recorded last, a dict, or None if there is no best."""
         self.finish_best()
         filename = os.path.join(self.directory, BEST_RECORD)
@@ -454,7 +473,7 @@ class TrainingState:
             raise common.InputError(f'{filename} is not valid JSON: {error}') from error
         return record if exists(os.path.join(self.directory, BEST_NAME)) else None
 
-    def fingerprint(self):
+    def fingerprint(self) -> int:
         """Return a number that differs where a variable differs."""
         return functools.reduce(
             lambda crc, name: zlib.crc32(self.variables[name].numpy().tobytes(), crc),
@@ -462,7 +481,7 @@ class TrainingState:
             0,
         )
 
-    def load(self, prefix):
+    def load(self, prefix: str) -> Report:
         """Restore everything, from our checkpoint or from one of the original.
 
         Returns:
@@ -474,7 +493,9 @@ class TrainingState:
         return restore(self.variables, WeightsFile(prefix), prefix)
 
 
-def name_optimizer_variables(optimizer, trainable_variables):
+def name_optimizer_variables(
+    optimizer: keras.optimizers.Optimizer, trainable_variables: Sequence[keras.Variable]
+) -> dict[str, keras.Variable]:
     """Return {name: variable} of an optimizer, named as TensorFlow 1 would.
 
     Args:

@@ -3,6 +3,8 @@
 Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at once.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import difflib
@@ -16,6 +18,12 @@ import pathlib
 import sys
 import tempfile
 import traceback
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 # Of the code, as CHANGELOG.md lists them.
 VERSION = '0.9.0'
@@ -27,7 +35,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
 
 
-def lazy_import(name):
+def lazy_import(name: str) -> types.ModuleType:
     """Return module `name`, whose code runs at its first attribute access.
 
     Importing TensorFlow takes seconds; a command that only prints its help must
@@ -36,7 +44,7 @@ def lazy_import(name):
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.find_spec(name)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise ModuleNotFoundError(f'no module named {name!r}; see requirements.txt')
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
@@ -51,6 +59,8 @@ def lazy_import(name):
 metadata = lazy_import('importlib.metadata')
 tqdm = lazy_import('tqdm')
 
+Number = TypeVar('Number', int, float)
+
 
 # --- flags -----------------------------------------------------------------------
 
@@ -60,7 +70,7 @@ class HelpFormatter(
 ):
     """Keep the docstring's line breaks and show every default."""
 
-    def _get_help_string(self, action):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         # 'None' and 'False' as a default say nothing a reader can use.
         if action.default is None or action.default is False:
             return action.help
@@ -70,7 +80,12 @@ class HelpFormatter(
 class Parser(argparse.ArgumentParser):
     """An argument parser whose error is one line and names what was perhaps meant."""
 
-    def parse_args(self, args=None, namespace=None):
+    # Our commands have no namespaces of other classes, as argparse's overloads do.
+    def parse_args(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+    ) -> argparse.Namespace:
         """Parse as argparse does, but refuse a mistyped flag before all else.
 
         argparse first asks for the required flag whose name was mistyped.
@@ -79,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         self.refuse_unknown_flags(args)
         return super().parse_args(args, namespace)
 
-    def refuse_unknown_flags(self, args):
+    def refuse_unknown_flags(self, args: Sequence[str]) -> None:
         """Leave with an error if a word of `args` is a flag that does not exist."""
         # argparse offers no public list of its flags.
         known = self._option_string_actions
@@ -94,14 +109,14 @@ class Parser(argparse.ArgumentParser):
             near = suggest(unknown[0], [flag for flag in known if flag[:2] == '--'])
             self.error(f'unrecognized arguments: {unknown[0]}{more}{near}')
 
-    def _check_value(self, action, value):
+    def _check_value(self, action: argparse.Action, value: object) -> None:
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            near = suggest(value, action.choices)
+            near = suggest(value, action.choices or ())
             raise argparse.ArgumentError(action, error.message + near) from None
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         """Leave with exit code 2 and one line on stderr."""
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')
 
@@ -109,7 +124,13 @@ class Parser(argparse.ArgumentParser):
 class ShowVersion(argparse.Action):
     """Print the versions of the command and of TensorFlow, and leave."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
         """Print one line; TensorFlow is not imported for it."""
         try:
             tensorflow = metadata.version('tensorflow')
@@ -119,7 +140,7 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def new_parser(doc):
+def new_parser(doc: str | None) -> Parser:
     """Return an argument parser whose description is a command's docstring.
 
     Abbreviated flags are refused: one that works today becomes ambiguous, or means
@@ -142,7 +163,7 @@ def new_parser(doc):
     return parser
 
 
-def suggest(word, choices):
+def suggest(word: object, choices: Iterable[object]) -> str:
     """Return '; did you mean X?' of the choice that a word is nearest to.
 
     That is the only one that it abbreviates, else the most similar one. Returns '' if
@@ -160,7 +181,7 @@ def suggest(word, choices):
     return f'; did you mean {names[near[0]]}?' if near else ''
 
 
-def number(text, kind, expected):
+def number(text: str, kind: Callable[[str], Number], expected: str) -> Number:
     """Return kind(text), or raise an ArgumentTypeError that says what is expected."""
     try:
         return kind(text)
@@ -170,7 +191,7 @@ def number(text, kind, expected):
         ) from None
 
 
-def positive_int(text):
+def positive_int(text: str) -> int:
     """argparse type: a whole number of at least 1."""
     value = number(text, int, 'a whole number')
     if value < 1:
@@ -178,7 +199,7 @@ def positive_int(text):
     return value
 
 
-def non_negative_int(text):
+def non_negative_int(text: str) -> int:
     """argparse type: a whole number of at least 0."""
     value = number(text, int, 'a whole number')
     if value < 0:
@@ -186,7 +207,7 @@ def non_negative_int(text):
     return value
 
 
-def positive_float(text):
+def positive_float(text: str) -> float:
     """argparse type: a finite number above 0."""
     value = number(text, float, 'a number')
     if not 0 < value < float('inf'):
@@ -194,7 +215,7 @@ def positive_float(text):
     return value
 
 
-def non_negative_float(text):
+def non_negative_float(text: str) -> float:
     """argparse type: a finite number of at least 0."""
     value = number(text, float, 'a number')
     if not 0 <= value < float('inf'):
@@ -202,12 +223,12 @@ def non_negative_float(text):
     return value
 
 
-def path(text):
+def path(text: str) -> str:
     """argparse type: a path, with `~` expanded."""
     return os.path.expanduser(text)
 
 
-def readable_file(text):
+def readable_file(text: str) -> str:
     """argparse type: the path of an existing file, with `~` expanded."""
     filename = path(text)
     if not os.path.isfile(filename):
@@ -215,7 +236,7 @@ def readable_file(text):
     return filename
 
 
-def readable_directory(text):
+def readable_directory(text: str) -> str:
     """argparse type: the path of an existing directory, with `~` expanded."""
     directory = path(text)
     if not os.path.isdir(directory):
@@ -223,7 +244,7 @@ def readable_directory(text):
     return directory
 
 
-def add_loading_threads(group):
+def add_loading_threads(group: argparse._ActionsContainer) -> None:
     """Add --loading_threads, which every command that reads images has."""
     group.add_argument(
         '--loading_threads',
@@ -233,7 +254,7 @@ def add_loading_threads(group):
     )
 
 
-def add_quiet(group):
+def add_quiet(group: argparse._ActionsContainer) -> None:
     """Add --quiet, which every command that reports has."""
     group.add_argument('--quiet', action='store_true', help='No progress, no report.')
 
@@ -253,7 +274,7 @@ class MissingFileError(FileError, FileNotFoundError):
     """Likewise, of a file that is not there."""
 
 
-def run(main):
+def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and exit with 0, or with 1 after an error.
 
     An error that the user can mend is one line: InputError, the system's word on a
@@ -283,13 +304,13 @@ def run(main):
         sys.exit(1)
 
 
-def command_name():
+def command_name() -> str:
     """Return what to call the command that runs, such as 'train.py'."""
     path = pathlib.Path(sys.argv[0])
     return path.parent.name if path.name == '__main__.py' else path.name
 
 
-def describe_error(error):
+def describe_error(error: BaseException) -> str | None:
     """Return an exception that a user can mend as one line; None of any other.
 
     An OSError of the system begins with its file.
@@ -306,7 +327,7 @@ def describe_error(error):
     return None
 
 
-def start_tensorflow():
+def start_tensorflow() -> None:
     """Import TensorFlow without its start-up chatter on stderr.
 
     It writes a dozen lines about kernels and missing GPUs whatever its log level, and
@@ -327,7 +348,7 @@ def start_tensorflow():
             os.close(stderr)
 
 
-def is_tensorflow_error(error, kind='OpError'):
+def is_tensorflow_error(error: BaseException, kind: str = 'OpError') -> bool:
     """Say whether an exception comes from TensorFlow's runtime.
 
     Args:
@@ -341,14 +362,14 @@ def is_tensorflow_error(error, kind='OpError'):
     )
 
 
-def tensorflow_reason(error):
+def tensorflow_reason(error: Any) -> str:
     """Return the reason that a TensorFlow error gives, without its graph's names."""
     reason = error.message.split('\n')[0].split('[Op:')[0]
     return reason.rpartition('}} ')[2].strip(' {}')
 
 
 @contextlib.contextmanager
-def writing(what, hint=''):
+def writing(what: str, hint: str = '') -> Iterator[None]:
     """Turn what TensorFlow or the system says of writing files into a FileError.
 
     Args:
@@ -363,13 +384,13 @@ def writing(what, hint=''):
         if is_tensorflow_error(error):
             reason = tensorflow_reason(error)
         elif isinstance(error, OSError):
-            reason = error
+            reason = str(error)
         else:
             raise
         raise FileError(f'{what} ({reason}){hint}') from error
 
 
-def setup_logging(log_file=None, quiet=False):
+def setup_logging(log_file: str | None = None, quiet: bool = False) -> logging.Logger:
     """Return the logger of the commands: messages on stderr, and in `log_file` too.
 
     The console handler writes through tqdm, so that lines do not break a bar.
@@ -396,7 +417,8 @@ class LogFile(logging.FileHandler):
     The logging module would print a traceback for every line instead.
     """
 
-    def handleError(self, record):  # noqa: N802 (the name is the logging module's)
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is the logging module's)
+        """Raise the error of a write, with the name of the file."""
         error = sys.exception()
         if isinstance(error, OSError):
             raise OSError(error.errno, error.strerror, self.baseFilename) from error
@@ -406,13 +428,14 @@ class LogFile(logging.FileHandler):
 class TqdmHandler(logging.Handler):
     """A console handler whose lines appear above the progress bar."""
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
         # Who no longer reads our messages (`| head`) does not want the run to end.
         with contextlib.suppress(BrokenPipeError):
             tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
-def free_memory(meminfo='/proc/meminfo'):
+def free_memory(meminfo: str | os.PathLike[str] = '/proc/meminfo') -> int | None:
     """Return the bytes of main memory that are available; None where it is unknown."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path(meminfo).read_text(encoding='utf-8').splitlines():
@@ -425,7 +448,7 @@ def free_memory(meminfo='/proc/meminfo'):
 
 
 @contextlib.contextmanager
-def complete_file(filename):
+def complete_file(filename: str) -> Iterator[str]:
     """Yield a temporary path that becomes `filename` only if the block succeeds.
 
     The temporary file sits in the same directory, so that the final rename is
@@ -457,20 +480,22 @@ def complete_file(filename):
         raise
 
 
-def write_figure(filename, figure, dots_per_inch=100):
+def write_figure(
+    filename: str, figure: matplotlib.figure.Figure, dots_per_inch: int = 100
+) -> None:
     """Write a matplotlib figure as PNG, atomically."""
     with complete_file(filename) as temporary:
         figure.savefig(temporary, format='png', dpi=dots_per_inch)
 
 
-def write_json(filename, content):
+def write_json(filename: str, content: object) -> None:
     """Write `content` to `filename` as JSON, sorted and indented, UTF-8, atomically."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with complete_file(filename) as temporary:
         pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
 
 
-def read_args(experiment_root):
+def read_args(experiment_root: str) -> dict[str, Any]:
     """Return the flags stored in `experiment_root`/args.json as a dict.
 
     Raises:

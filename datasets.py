@@ -12,6 +12,7 @@ import csv
 import functools
 import os
 import typing
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Dataset(typing.NamedTuple):
     fids: np.ndarray
     cids: np.ndarray | None = None
 
-    def select(self, rows) -> 'Dataset':
+    def select(self, rows: slice | Sequence[int] | np.ndarray) -> 'Dataset':
         """Return the Dataset of some rows, a slice or indices."""
         cids = None if self.cids is None else self.cids[rows]
         return Dataset(self.pids[rows], self.fids[rows], cids)
@@ -68,7 +69,7 @@ def read(csv_file: str, has_header: bool = False) -> Dataset:
             f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
         )
     rows, lines = read_rows(csv_file)
-    columns = None
+    columns: Sequence[int] | None = None
     if has_header and rows:
         columns = choose_columns(rows.pop(0))
         lines.pop(0)
@@ -123,7 +124,9 @@ def choose_columns(header: list) -> list | None:
     return [names.index(name) for name in ('pid', 'fid', 'camera') if name in names]
 
 
-def check_fields(rows: list, lines: list, columns: list | None, csv_file: str) -> None:
+def check_fields(
+    rows: list, lines: list, columns: Sequence[int] | None, csv_file: str
+) -> None:
     """Raise InputError naming the first row without the fields that are needed.
 
     Args:
@@ -198,7 +201,7 @@ def check_images_exist(
         )
 
 
-def find_missing(fids: typing.Iterable[str], image_root: str) -> list:
+def find_missing(fids: Iterable[str], image_root: str) -> list:
     """Return the paths of the FIDs that are no files, list of str.
 
     A directory is listed once and no file asked for, which is several times as fast;
@@ -227,7 +230,7 @@ def list_files(directory: str) -> set:
         return set()
 
 
-def join_paths(image_root: str, fids: typing.Iterable[str]) -> list:
+def join_paths(image_root: str, fids: Iterable[str]) -> list:
     """Return the image files of FIDs, list [N] of str."""
     return [os.path.join(image_root, fid) for fid in fids]
 
@@ -235,7 +238,7 @@ def join_paths(image_root: str, fids: typing.Iterable[str]) -> list:
 # --- rows ------------------------------------------------------------------------
 
 
-def group_rows(pids: typing.Sequence[str]) -> dict:
+def group_rows(pids: Iterable[str]) -> dict[str, np.ndarray]:
     """Return {PID: int64 array of its rows, ascending}, in order of appearance.
 
     Args:

@@ -5,7 +5,11 @@ for rows, embs in embedder.embed_files(paths, batch_size=256, loading_threads=8)
     ...    # embs: float32 [A, B, D]
 """
 
+from __future__ import annotations
+
 import typing
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import common
 import images
@@ -46,16 +50,16 @@ class TrainedNet(typing.NamedTuple):
     precision: str = 'float32'
 
     @property
-    def net_size(self):
+    def net_size(self) -> tuple[int, int]:
         """(height, width) that the net sees, pixels."""
         return self.net_input_height, self.net_input_width
 
     @property
-    def pre_crop_size(self):
+    def pre_crop_size(self) -> tuple[int, int]:
         """(height, width) of an image before it is cropped, pixels."""
         return self.pre_crop_height, self.pre_crop_width
 
-    def image_size(self, crop):
+    def image_size(self, crop: str | None) -> tuple[int, int]:
         """Return (height, width) that images are resized to, pixels.
 
         Args:
@@ -75,7 +79,7 @@ class TrainedNet(typing.NamedTuple):
         return self.pre_crop_size
 
 
-def read_trained_net(experiment_root):
+def read_trained_net(experiment_root: str) -> TrainedNet:
     """Return the TrainedNet of a training run.
 
     Raises:
@@ -95,7 +99,7 @@ def read_trained_net(experiment_root):
             'flags of a train.py run'
         )
     trained = TrainedNet(**{name: stored[name] for name in names if name in stored})
-    for name, expected in TrainedNet.__annotations__.items():
+    for name, expected in typing.get_type_hints(TrainedNet).items():
         value = getattr(trained, name)
         if not isinstance(value, expected):
             raise common.InputError(
@@ -115,7 +119,13 @@ class Embedder:
         variants: names of images.augmentation_plan, A of them.
     """
 
-    def __init__(self, network, net_size, image_size=None, variants=PLAIN):
+    def __init__(
+        self,
+        network: Any,
+        net_size: tuple[int, int],
+        image_size: tuple[int, int] | None = None,
+        variants: Sequence[str] = PLAIN,
+    ) -> None:
         self.network = network
         self.net_size = net_size
         self.image_size = image_size or net_size
@@ -130,7 +140,14 @@ class Embedder:
         )
 
     @classmethod
-    def restore(cls, trained, prefix, precision=None, image_size=None, variants=PLAIN):
+    def restore(
+        cls,
+        trained: TrainedNet,
+        prefix: str,
+        precision: str | None = None,
+        image_size: tuple[int, int] | None = None,
+        variants: Sequence[str] = PLAIN,
+    ) -> tuple[Embedder, Any]:
         """Return (Embedder, checkpoints.Report) of a training run's checkpoint.
 
         The network has its batch norms folded: it embeds faster and cannot be trained.
@@ -155,7 +172,7 @@ class Embedder:
         layers.fold(network)
         return cls(network, trained.net_size, image_size, variants), report
 
-    def embed_batch(self, batch):
+    def embed_batch(self, batch: Any) -> Any:
         """Return the embeddings of a batch, float32 [A, B, D].
 
         Args:
@@ -170,7 +187,13 @@ class Embedder:
         ]
         return tf.stack(embs)
 
-    def embed_files(self, paths, batch_size, loading_threads, quiet=False):
+    def embed_files(
+        self,
+        paths: Sequence[str],
+        batch_size: int,
+        loading_threads: int,
+        quiet: bool = False,
+    ) -> Iterator[tuple[range, Any]]:
         """Yield the embeddings of image files, batch by batch, under a progress bar.
 
         Args:

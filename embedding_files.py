@@ -4,12 +4,16 @@ For reading, any HDF5 file with a data set `emb` or `embs` [N, D] will do, whate
 wrote it, and so will a NumPy file (.npy or .npz), of any real type.
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import json
 import math
 import os
 import typing
 import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +28,9 @@ NAME_BYTES, OTHER_BYTES = 500, 10**5
 
 # Embeddings checked at once: 64 MB, if they are float32.
 NUMBERS_CHECKED = 2**24
+
+# FIDs or PIDs: a list, or an object array.
+Names = Sequence[str] | np.ndarray
 
 NAMES = ('emb', 'embs')  # Of the embeddings in a file, the first that is there.
 
@@ -49,13 +56,13 @@ class EmbeddedDataset(typing.NamedTuple):
 
 
 def load_pair(
-    query_dataset,
-    query_embeddings,
-    gallery_dataset,
-    gallery_embeddings,
-    has_header=False,
-    streams_gallery=False,
-):
+    query_dataset: str,
+    query_embeddings: str,
+    gallery_dataset: str,
+    gallery_embeddings: str,
+    has_header: bool = False,
+    streams_gallery: bool = False,
+) -> tuple[EmbeddedDataset, EmbeddedDataset]:
     """Read query set and gallery: two CSV files and two files of embeddings.
 
     Args:
@@ -83,7 +90,9 @@ def load_pair(
     return query, gallery
 
 
-def load(csv_file, embeddings_file, has_header=False, streams=False):
+def load(
+    csv_file: str, embeddings_file: str, has_header: bool = False, streams: bool = False
+) -> EmbeddedDataset:
     """Return the EmbeddedDataset of a CSV and its embeddings, after all checks.
 
     Args:
@@ -108,7 +117,7 @@ def load(csv_file, embeddings_file, has_header=False, streams=False):
 # --- files of embeddings ---------------------------------------------------------
 
 
-def open_embeddings(filename):
+def open_embeddings(filename: str) -> tuple[Any, Names | None]:
     """Open embeddings and read, where the file has them, the fids of its rows.
 
     Args:
@@ -130,7 +139,7 @@ def open_embeddings(filename):
     return open_hdf5(filename)
 
 
-def open_numpy(filename):
+def open_numpy(filename: str) -> tuple[Any, Names | None]:
     """Open the embeddings of a .npy or .npz file; see open_embeddings."""
     try:
         content = np.load(filename, mmap_mode='r')
@@ -144,7 +153,7 @@ def open_numpy(filename):
             f'{filename} is not a complete NumPy file of numbers ({error})'
         ) from error
     names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
-    if len(names) != 1 and names[:1] != ['emb'] or not is_matrix(arrays[names[0]]):
+    if (len(names) != 1 and names[:1] != ['emb']) or not is_matrix(arrays[names[0]]):
         found = ', '.join(f'{n} {list(a.shape)} {a.dtype}' for n, a in arrays.items())
         raise common.InputError(
             f'{filename} has no embeddings; expected one array emb of shape [N, D], '
@@ -154,7 +163,7 @@ def open_numpy(filename):
     return arrays[names[0]], None if fids is None else [str(fid) for fid in fids]
 
 
-def open_hdf5(filename):
+def open_hdf5(filename: str) -> tuple[Any, Names | None]:
     """Open the embeddings of an HDF5 file; see open_embeddings."""
     try:
         file = h5py.File(filename, 'r')
@@ -174,17 +183,17 @@ def open_hdf5(filename):
         ) from error
 
 
-def is_embedding_matrix(dataset):
+def is_embedding_matrix(dataset: Any) -> bool:
     """Return whether an HDF5 object, or None, is a matrix of real numbers."""
     return isinstance(dataset, h5py.Dataset) and is_matrix(dataset)
 
 
-def is_matrix(array):
+def is_matrix(array: Any) -> bool:
     """Return whether an array is a matrix of real numbers with at least a column."""
     return array.ndim == 2 and array.shape[1] > 0 and array.dtype.kind in 'fiu'
 
 
-def describe_datasets(file):
+def describe_datasets(file: Any) -> str:
     """Return the members of an HDF5 file with shape and type, as text."""
     members = [
         f'{name} {list(member.shape)} {member.dtype}'
@@ -195,7 +204,13 @@ def describe_datasets(file):
     return ', '.join(members) or 'nothing'
 
 
-def check_fids(fids, embedded_fids, csv_file, embeddings_file, first_row=0):
+def check_fids(
+    fids: Names,
+    embedded_fids: Names,
+    csv_file: str,
+    embeddings_file: str,
+    first_row: int = 0,
+) -> None:
     """Raise ValueError if rows of a CSV and of an HDF5 file are other images.
 
     Args:
@@ -214,7 +229,7 @@ def check_fids(fids, embedded_fids, csv_file, embeddings_file, first_row=0):
         )
 
 
-def check_finite(embs, fids, embeddings_file):
+def check_finite(embs: Any, fids: Names, embeddings_file: str) -> None:
     """Raise ValueError naming the first embedding with a NaN or an infinity."""
     bad_rows = []
     rows_at_once = max(1, NUMBERS_CHECKED // embs.shape[1])
@@ -234,8 +249,15 @@ def check_finite(embs, fids, embeddings_file):
 
 
 def write(
-    filename, embs, fids, variants, embedding_dim, aggregator, attributes, pids=None
-):
+    filename: str,
+    embs: Any,
+    fids: Names,
+    variants: Names,
+    embedding_dim: int,
+    aggregator: Callable | None,
+    attributes: dict[str, str],
+    pids: Names | None = None,
+) -> None:
     """Write an HDF5 file of embeddings; it gets its name once it is complete.
 
     Args:
@@ -254,7 +276,7 @@ def write(
         OSError: the disk has no room.
     """
     text = h5py.string_dtype('utf-8')
-    shapes = {'emb': (len(fids), embedding_dim)}
+    shapes: dict[str, tuple] = {'emb': (len(fids), embedding_dim)}
     if aggregator is not None:
         shapes['emb_aug'] = (len(variants), len(fids), embedding_dim)
     num_floats = sum(math.prod(shape) for shape in shapes.values())
@@ -267,7 +289,7 @@ def write(
         file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
         for name, shape in shapes.items():
             file.create_dataset(name, shape, np.float32)
-        written = []  # Positions in fids.
+        written: list[int] = []  # Positions in fids.
         for rows, batch in embs:
             joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
             refuse_diverged(joined, [fids[row] for row in rows])
@@ -286,12 +308,12 @@ def write(
         file['embs'] = file['emb']  # A second name of the same data: the documented.
 
 
-def encode(name):
+def encode(name: str) -> bytes:
     """Return a name as bytes; a file name that is not UTF-8 keeps its own."""
     return name.encode('utf-8', 'surrogateescape')
 
 
-def shorten(file, name, num_rows):
+def shorten(file: Any, name: str, num_rows: int) -> None:
     """Keep the first rows of a data set [..., N, D] of an open HDF5 file."""
     old = file[name]
     shape = (*old.shape[:-2], num_rows, old.shape[-1])
@@ -303,7 +325,7 @@ def shorten(file, name, num_rows):
     file.move(f'{name}_short', name)
 
 
-def reserve(filename, num_bytes):
+def reserve(filename: str, num_bytes: int) -> str:
     """Return the name of a new file if the disk has room for that many bytes.
 
     HDF5 itself does not survive a full disk: it ends in several tracebacks and a
@@ -323,7 +345,7 @@ def reserve(filename, num_bytes):
     return filename
 
 
-def refuse_diverged(embs, fids):
+def refuse_diverged(embs: Any, fids: Names) -> None:
     """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
     bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
     if len(bad):
@@ -333,7 +355,7 @@ def refuse_diverged(embs, fids):
         )
 
 
-def describe(args, checkpoint):
+def describe(args: dict[str, Any], checkpoint: str) -> dict[str, str]:
     """Return the attributes of the HDF5 file: arguments, checkpoint and versions.
 
     Args:
@@ -351,6 +373,6 @@ def describe(args, checkpoint):
     }
 
 
-def dump_args(args):
+def dump_args(args: dict[str, Any]) -> str:
     """Return a command's flags, a dict, as the text that the HDF5 file has of them."""
     return json.dumps(args, sort_keys=True)

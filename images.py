@@ -1,11 +1,18 @@
 """Image files to tensors; how they are varied, in training and at test time."""
 
+from __future__ import annotations
+
 import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import common
 
 # Imported at first use: the names of crops are choices of a flag.
-tf = common.lazy_import('tensorflow')
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = common.lazy_import('tensorflow')
 
 # What embed.py's --crop_augment makes of one image, in the order of the original.
 CROP_CHOICES = ('center', 'avgpool', 'five')
@@ -20,7 +27,7 @@ ERASED_ASPECTS = (0.3, 1 / 0.3)
 ERASING_TRIES = 100
 
 
-def read_image(filename, height, width):
+def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Read and resize one image file.
 
     The resize is TensorFlow 1's bilinear one (source row = target row * in / out, no
@@ -41,14 +48,14 @@ def read_image(filename, height, width):
     return resize(decode(filename), height, width)
 
 
-def decode(filename):
+def decode(filename: str | tf.Tensor) -> tf.Tensor:
     """Read one image file as read_image does, uint8 [H, W, 3], in its own size."""
     content = tf.io.read_file(filename)
     # Unlike decode_jpeg it takes BMP; of an animation, the first frame.
     return tf.io.decode_image(content, channels=3, expand_animations=False)
 
 
-def resize(image, height, width):
+def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Resize what decode returns as read_image does, float32 [height, width, 3]."""
     resized = tf.raw_ops.ResizeBilinear(
         images=image[None],
@@ -59,7 +66,7 @@ def resize(image, height, width):
     return tf.ensure_shape(resized[0], (height, width, 3))
 
 
-def find_unreadable(filenames):
+def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
     """Return the first file that read_image cannot read, and why; else None.
 
     Args:
@@ -80,7 +87,7 @@ def find_unreadable(filenames):
     return None
 
 
-def random_flip(image, seed):
+def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Mirror an image [H, W, 3] left-right with probability 1/2.
 
     Args:
@@ -92,7 +99,9 @@ def random_flip(image, seed):
     return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([False, is_flipped, False]))
 
 
-def random_crop(image, height, width, seed):
+def random_crop(
+    image: tf.Tensor, height: int, width: int, seed: tf.Tensor
+) -> tf.Tensor:
     """Cut a uniformly drawn [height, width, 3] window out of an image [H, W, 3].
 
     Args:
@@ -103,7 +112,7 @@ def random_crop(image, height, width, seed):
     return tf.image.stateless_random_crop(image, (height, width, 3), seed)
 
 
-def random_pad_crop(image, pixels, seed):
+def random_pad_crop(image: tf.Tensor, pixels: int, seed: tf.Tensor) -> tf.Tensor:
     """Shift an image by up to `pixels` in each direction; black comes in.
 
     That is, pad it with `pixels` of black on every side, and cut a uniformly drawn
@@ -119,7 +128,7 @@ def random_pad_crop(image, pixels, seed):
     return random_crop(padded, height, width, seed)
 
 
-def random_color(image, strength, seed):
+def random_color(image: tf.Tensor, strength: float, seed: tf.Tensor) -> tf.Tensor:
     """Vary brightness, contrast and saturation of an image, in this order.
 
     Each blends the image with another, `factor * image + (1 - factor) * other`: with
@@ -142,7 +151,7 @@ def random_color(image, strength, seed):
     return tf.clip_by_value(image, 0.0, 255.0)
 
 
-def random_erasing(image, probability, seed):
+def random_erasing(image: tf.Tensor, probability: float, seed: tf.Tensor) -> tf.Tensor:
     """Fill a random rectangle of an image with noise, with some probability.
 
     Area and aspect of the rectangle are uniform in ERASED_AREAS and ERASED_ASPECTS,
@@ -159,8 +168,9 @@ def random_erasing(image, probability, seed):
     """
     decision_seed, place_seed, noise_seed = tf.unstack(tf.random.split(seed, 3))
 
-    def erase():
-        is_inside = random_rectangle(*image.shape[:2], place_seed)  # [H, W]
+    def erase() -> tf.Tensor:
+        height, width, _ = image.shape
+        is_inside = random_rectangle(height, width, place_seed)  # [H, W]
         noise = tf.random.stateless_uniform(image.shape, noise_seed, 0.0, 255.0)
         return tf.where(is_inside[:, :, None], noise, image)
 
@@ -168,7 +178,7 @@ def random_erasing(image, probability, seed):
     return tf.cond(is_erased, erase, lambda: image)
 
 
-def random_rectangle(height, width, seed):
+def random_rectangle(height: int, width: int, seed: tf.Tensor) -> tf.Tensor:
     """Return a mask, bool [height, width], of random_erasing's rectangle.
 
     Args:
@@ -191,12 +201,12 @@ def random_rectangle(height, width, seed):
     return is_row[:, None] & is_column[None] & fits[first]
 
 
-def between(low, high, draws):
+def between(low: float, high: float, draws: tf.Tensor) -> tf.Tensor:
     """Return draws from [0, 1) as draws from [low, high)."""
     return low + (high - low) * draws
 
 
-def augmentation_plan(flips, crop):
+def augmentation_plan(flips: bool, crop: str | None) -> list[str]:
     """Return the names of the test-time variants of an image, in the original's order.
 
     All crops of the original image come first, then those of its mirror image.
@@ -213,7 +223,7 @@ def augmentation_plan(flips, crop):
     return [f'{side}_{name}' for side in sides for name in crops]
 
 
-def augment(images, variant, height, width):
+def augment(images: tf.Tensor, variant: str, height: int, width: int) -> tf.Tensor:
     """Return one test-time variant of a batch.
 
     Args:

@@ -5,7 +5,11 @@ called `resnet_v1_50` owns `resnet_v1_50/conv1/weights` and
 `resnet_v1_50/conv1/BatchNorm/gamma`, exactly as in the checkpoints of TensorFlow 1.
 """
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,13 +30,13 @@ HE_NORMAL = functools.partial(
 class Chain(keras.layers.Layer):
     """Layers run one after another, in one variable scope."""
 
-    def __init__(self, chained, **kwargs):
+    def __init__(self, chained: Sequence[keras.layers.Layer], **kwargs: Any) -> None:
         # Links cast what they get: rounded to half precision before the mean colour
         # is subtracted, an image would lose its low bits.
         super().__init__(autocast=False, **kwargs)
         self.chained = chained
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return the last layer's output; `training` reaches every layer."""
         outputs = inputs
         for layer in self.chained:
@@ -43,11 +47,13 @@ class Chain(keras.layers.Layer):
 class Function(keras.layers.Layer):
     """A function without variables as a link of a `Chain`."""
 
-    def __init__(self, function, **kwargs):
+    def __init__(
+        self, function: Callable[[tf.Tensor], tf.Tensor], **kwargs: Any
+    ) -> None:
         super().__init__(autocast=False, **kwargs)
         self.function = function
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Return function(inputs), in training and at inference alike."""
         del training
         return self.function(inputs)
@@ -61,12 +67,17 @@ class Residual(keras.layers.Layer):
         chained: layers run one after another beside it.
     """
 
-    def __init__(self, shortcut, chained, **kwargs):
+    def __init__(
+        self,
+        shortcut: keras.layers.Layer | None,
+        chained: Sequence[keras.layers.Layer],
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.shortcut = shortcut
         self.chained = chained
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Map [B, H, W, C] to what both branches map it to."""
         shortcut = inputs
         if self.shortcut is not None:
@@ -90,16 +101,22 @@ class BatchNorm(keras.layers.Layer):
         epsilon: added to the variance.
     """
 
-    def __init__(self, decay=0.9, epsilon=1e-5, name='BatchNorm', **kwargs):
+    def __init__(
+        self,
+        decay: float = 0.9,
+        epsilon: float = 1e-5,
+        name: str = 'BatchNorm',
+        **kwargs: Any,
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.decay = decay
         self.epsilon = epsilon
         self.is_synchronised = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create gamma, beta and the moving averages, float32 [C] each."""
 
-        def vector(name, value, trainable):
+        def vector(name: str, value: float, trainable: bool) -> keras.Variable:
             return self.add_weight(
                 name=name,
                 shape=(input_shape[-1],),
@@ -114,7 +131,7 @@ class BatchNorm(keras.layers.Layer):
         self.moving_mean = vector('moving_mean', 0.0, False)
         self.moving_variance = vector('moving_variance', 1.0, False)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise [B, C] or [B, H, W, C]; in training, update the moving averages.
 
         The kernel divides by the batch's biased variance and reports the unbiased
@@ -145,7 +162,9 @@ class BatchNorm(keras.layers.Layer):
                 moving.assign_sub((moving - current) * (1 - self.decay))
         return outputs[:, 0, 0] if is_matrix else outputs
 
-    def normalise_together(self, images):
+    def normalise_together(
+        self, images: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Normalise by the statistics of all replicas' images.
 
         Args:
@@ -176,7 +195,7 @@ class BatchNorm(keras.layers.Layer):
         return tf.cast(outputs, images.dtype), mean, unbiased
 
 
-def count_replicas():
+def count_replicas() -> int:
     """Return the number of replicas that the code around runs on side by side.
 
     1 outside of tf.distribute, and where Keras only draws up a model.
@@ -185,7 +204,7 @@ def count_replicas():
     return 1 if replicas is None else replicas.num_replicas_in_sync
 
 
-def synchronise_batch_norm(model):
+def synchronise_batch_norm(model: keras.layers.Layer) -> None:
     """Let every BatchNorm of a model take the statistics of the whole batch.
 
     The same as on one device, but for rounding; two small exchanges a layer and step.
@@ -227,14 +246,14 @@ class Conv(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        size,
-        stride=1,
-        activation=tf.nn.relu,
-        pads_explicitly=True,
-        initializer=HE_NORMAL,
-        **kwargs,
-    ):
+        filters: int | None,
+        size: int,
+        stride: int = 1,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = tf.nn.relu,
+        pads_explicitly: bool = True,
+        initializer: Callable[[], keras.Initializer] = HE_NORMAL,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.size = size
@@ -243,14 +262,14 @@ class Conv(keras.layers.Layer):
         self.pads_explicitly = pads_explicitly
         self.initializer = initializer()
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create kernel and biases."""
         self.add_kernel(input_shape)
         self.biases = self.add_weight(
             name='biases', shape=(self.filters,), initializer='zeros'
         )
 
-    def add_kernel(self, input_shape):
+    def add_kernel(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernel, float32 [size, size, C_in, filters]."""
         self.weights_ = self.add_weight(
             name='weights',
@@ -258,12 +277,12 @@ class Conv(keras.layers.Layer):
             initializer=self.initializer,
         )
 
-    def convolve(self, inputs):
+    def convolve(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the convolution alone, [B, H', W', filters]."""
         kernel = tf.convert_to_tensor(self.weights_)
         return in_native_precision(self.multiply, inputs, kernel)
 
-    def multiply(self, inputs, kernel):
+    def multiply(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the convolution of inputs and kernel, in their precision."""
         padding = 'SAME'
         if self.pads_explicitly and self.stride > 1 and self.size > 1:
@@ -275,7 +294,7 @@ class Conv(keras.layers.Layer):
             padding = 'VALID'
         return tf.nn.conv2d(inputs, kernel, self.stride, padding)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Map [B, H, W, C_in] to [B, H', W', filters]."""
         del training
         outputs = tf.nn.bias_add(
@@ -291,18 +310,29 @@ class Foldable:
     inputs and kernel.
     """
 
-    folded = None  # (kernel, biases), tensors of compute_dtype, once `fold` was called.
+    weights_: keras.Variable
+    batch_norm: BatchNorm | None
+    multiply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    # Of Keras' layers.
+    compute_dtype: str
+    path: str
 
-    def fold(self):
+    # (kernel, biases), tensors of compute_dtype, once `fold` was called.
+    folded: tuple[tf.Tensor, tf.Tensor] | None = None
+
+    def fold(self) -> None:
         """Run from now on with the batch norm folded into the weights as they are."""
         norm = self.batch_norm
         if norm is None:
             return
         kernel, beta, gamma, mean, variance = (
-            np.float64(variable)
+            np.asarray(variable, np.float64)
             for variable in (
-                *(self.weights_, norm.beta, norm.gamma),
-                *(norm.moving_mean, norm.moving_variance),
+                self.weights_,
+                norm.beta,
+                norm.gamma,
+                norm.moving_mean,
+                norm.moving_variance,
             )
         )
         inv_std = 1 / np.sqrt(variance + norm.epsilon)
@@ -311,11 +341,13 @@ class Foldable:
         # TensorFlow copies those until a ResNet-50 needs another gigabyte.
         self.folded = tuple(tf.constant(array, self.compute_dtype) for array in arrays)
 
-    def fold_arrays(self, kernel, *arrays):
+    def fold_arrays(
+        self, kernel: np.ndarray, *arrays: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return fold_batch_norm(kernel, *arrays)."""
         return fold_batch_norm(kernel, *arrays)
 
-    def multiply_folded(self, inputs, training):
+    def multiply_folded(self, inputs: tf.Tensor, training: bool) -> tf.Tensor:
         """Return the folded product plus biases, [B, ..., C] of [B, ..., C_in].
 
         Raises:
@@ -323,6 +355,7 @@ class Foldable:
         """
         if training:
             raise ValueError(f'{self.path} is folded for inference; it cannot train')
+        assert self.folded is not None  # `call` asks before.
         kernel, biases = self.folded
         outputs = in_native_precision(self.multiply, inputs, kernel)
         return tf.nn.bias_add(outputs, biases)
@@ -335,15 +368,17 @@ class ConvBN(Foldable, Conv):
         epsilon: of the batch norm.
     """
 
-    def __init__(self, *args, epsilon=1e-5, **kwargs):
+    batch_norm: BatchNorm
+
+    def __init__(self, *args: Any, epsilon: float = 1e-5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.batch_norm = BatchNorm(epsilon=epsilon)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernel; the batch norm builds itself."""
         self.add_kernel(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Map [B, H, W, C_in] to [B, H', W', filters]."""
         if self.folded is None:
             outputs = self.batch_norm(self.convolve(inputs), training=training)
@@ -355,7 +390,7 @@ class ConvBN(Foldable, Conv):
 class DepthwiseConvBN(ConvBN):
     """As ConvBN, with one kernel per channel, `filters` being None; pads 'SAME'."""
 
-    def add_kernel(self, input_shape):
+    def add_kernel(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the kernels, float32 [size, size, C, 1]."""
         self.weights_ = self.add_weight(
             name='depthwise_weights',
@@ -363,13 +398,15 @@ class DepthwiseConvBN(ConvBN):
             initializer=self.initializer,
         )
 
-    def multiply(self, inputs, kernel):
+    def multiply(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         """Return the depthwise convolution of [B, H, W, C], [B, H', W', C]."""
         return tf.nn.depthwise_conv2d(
             inputs, kernel, [1, self.stride, self.stride, 1], 'SAME'
         )
 
-    def fold_arrays(self, kernel, *arrays):
+    def fold_arrays(
+        self, kernel: np.ndarray, *arrays: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return fold_batch_norm of kernels [size, size, C, 1]: C is their output."""
         kernel, biases = fold_batch_norm(kernel.swapaxes(2, 3), *arrays)
         return kernel.swapaxes(2, 3), biases
@@ -387,19 +424,19 @@ class Dense(Foldable, keras.layers.Layer):
 
     def __init__(
         self,
-        units,
-        batch_norm=None,
-        activation=None,
-        initializer=keras.initializers.GlorotUniform,
-        **kwargs,
-    ):
+        units: int,
+        batch_norm: BatchNorm | None = None,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+        initializer: Callable[[], keras.Initializer] = keras.initializers.GlorotUniform,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = units
         self.batch_norm = batch_norm
         self.activation = activation
         self.initializer = initializer()
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Create the weights, float32 [F, units], and the biases [units], if any."""
         self.weights_ = self.add_weight(
             name='weights',
@@ -411,11 +448,11 @@ class Dense(Foldable, keras.layers.Layer):
                 name='biases', shape=(self.units,), initializer='zeros'
             )
 
-    def multiply(self, inputs, weights):
+    def multiply(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Return the product of [B, F] and [F, units], in their precision."""
         return tf.matmul(inputs, weights)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Map [B, F] to [B, units]."""
         if self.folded is not None:
             outputs = self.multiply_folded(inputs, training)
@@ -429,7 +466,11 @@ class Dense(Foldable, keras.layers.Layer):
         return outputs if self.activation is None else self.activation(outputs)
 
 
-def in_native_precision(product, inputs, weights):
+def in_native_precision(
+    product: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+    inputs: tf.Tensor,
+    weights: tf.Tensor,
+) -> tf.Tensor:
     """Return product(inputs, weights), by way of float32 where that is faster.
 
     A product of half-precision numbers is summed in float32 and rounded once, on a
@@ -442,12 +483,12 @@ def in_native_precision(product, inputs, weights):
     return tf.cast(outputs, inputs.dtype)
 
 
-def global_average_pool(features):
+def global_average_pool(features: tf.Tensor) -> tf.Tensor:
     """Average [B, H, W, C] over the image: [B, C], float32 from any precision."""
     return tf.reduce_mean(tf.cast(features, tf.float32), axis=[1, 2])
 
 
-def fold(model):
+def fold(model: keras.layers.Layer) -> None:
     """Fold every batch norm of a model into the product before it, for inference.
 
     The weights are taken as they are now; the embeddings differ by float32's rounding,
@@ -461,7 +502,14 @@ def fold(model):
             layer.fold()
 
 
-def fold_batch_norm(kernel, biases, beta, gamma, mean, inv_std):
+def fold_batch_norm(
+    kernel: np.ndarray,
+    biases: np.ndarray | int,
+    beta: np.ndarray,
+    gamma: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Put the batch norm that follows a convolution or dense layer into that layer.
 
     With s = gamma * inv_std,
@@ -477,6 +525,6 @@ def fold_batch_norm(kernel, biases, beta, gamma, mean, inv_std):
     Returns:
         (kernel, biases), float32 [..., C] and [C].
     """
-    scale = np.float64(gamma) * inv_std  # [C]; rounded once, at the end.
-    shifts = (np.float64(biases) - mean) * scale + beta
-    return np.float32(kernel * scale), np.float32(shifts)
+    scale = np.asarray(gamma, np.float64) * inv_std  # [C]; rounded once, at the end.
+    shifts = (np.asarray(biases, np.float64) - mean) * scale + beta
+    return (kernel * scale).astype(np.float32), shifts.astype(np.float32)

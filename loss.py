@@ -1,14 +1,21 @@
 """Distances, losses and what is monitored beside them; tensors in, tensors out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import common
 
 # Imported at first use: the names of metrics and losses are choices of flags.
-tf = common.lazy_import('tensorflow')
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = common.lazy_import('tensorflow')
 
 METRIC_CHOICES = ('euclidean', 'sqeuclidean', 'cityblock', 'cosine')
 
 
-def cdist(a, b, metric):
+def cdist(a: tf.Tensor, b: tf.Tensor, metric: str) -> tf.Tensor:
     """Return the distance of every row of `a` to every row of `b`.
 
         euclidean    sqrt(sum((a_i - b_j)^2) + 1e-12)
@@ -47,7 +54,7 @@ def cdist(a, b, metric):
     )
 
 
-def pair_masks(pids):
+def pair_masks(pids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return which pairs of a batch are positive and which are negative.
 
     Args:
@@ -62,7 +69,7 @@ def pair_masks(pids):
     return is_same & ~is_self, ~is_same
 
 
-def batch_hard(dists, pids, margin):
+def batch_hard(dists: tf.Tensor, pids: tf.Tensor, margin: float | str) -> tf.Tensor:
     """Loss of each anchor against its hardest positive and negative in the batch.
 
     With x_i = (farthest same-PID distance) - (nearest other-PID distance):
@@ -95,7 +102,7 @@ def batch_hard(dists, pids, margin):
     return apply_margin(farthest_positive - nearest_negative, margin)
 
 
-def batch_all(dists, pids, margin):
+def batch_all(dists: tf.Tensor, pids: tf.Tensor, margin: float | str) -> tf.Tensor:
     """Mean loss of all triplets in the batch, as shares of the anchors.
 
     A triplet is an anchor a, another image p of its PID, and an image n of another
@@ -125,7 +132,9 @@ def batch_all(dists, pids, margin):
     return share_mean(losses, is_triplet)
 
 
-def batch_all_nonzero(dists, pids, margin):
+def batch_all_nonzero(
+    dists: tf.Tensor, pids: tf.Tensor, margin: float | str
+) -> tf.Tensor:
     """Mean loss of the triplets whose loss is above 0, as shares of the anchors.
 
     As batch_all, but T counts only the triplets with l(x_apn) > 0: the many that are
@@ -149,7 +158,9 @@ def batch_all_nonzero(dists, pids, margin):
     return share_mean(losses, is_triplet & (losses > 0))
 
 
-def triplet_losses(dists, pids, margin):
+def triplet_losses(
+    dists: tf.Tensor, pids: tf.Tensor, margin: float | str
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the loss of every triplet of the batch, and which entries are triplets.
 
     Args:
@@ -170,7 +181,7 @@ def triplet_losses(dists, pids, margin):
     return losses, (is_real > 0)[:, :, None] & is_negative[:, None]
 
 
-def share_mean(values, is_counted):
+def share_mean(values: tf.Tensor, is_counted: tf.Tensor) -> tf.Tensor:
     """Share the mean of the values that count among the anchors.
 
     Args:
@@ -186,7 +197,9 @@ def share_mean(values, is_counted):
     return tf.math.divide_no_nan(sums * batch_size, tf.reduce_sum(weights))
 
 
-def batch_sample(dists, pids, margin, seed):
+def batch_sample(
+    dists: tf.Tensor, pids: tf.Tensor, margin: float | str, seed: tf.Tensor
+) -> tf.Tensor:
     """Loss of each anchor against one positive and one negative, drawn by distance.
 
     Positive p of anchor a has the probability exp(dists[a, p]) / (sum over its
@@ -223,7 +236,9 @@ def batch_sample(dists, pids, margin, seed):
     return losses_of_anchors(differences, is_positive, is_negative, margin)
 
 
-def draw_columns(logits, is_allowed, seed):
+def draw_columns(
+    logits: tf.Tensor, is_allowed: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
     """Draw a column of each row with the probabilities softmax(allowed logits).
 
     Args:
@@ -240,7 +255,12 @@ def draw_columns(logits, is_allowed, seed):
     return tf.argmax(tf.where(is_allowed, noisy, noisy.dtype.min), axis=1)
 
 
-def losses_of_anchors(differences, is_positive, is_negative, margin):
+def losses_of_anchors(
+    differences: tf.Tensor,
+    is_positive: tf.Tensor,
+    is_negative: tf.Tensor,
+    margin: float | str,
+) -> tf.Tensor:
     """Turn a difference per anchor [B] into its loss: 0 where it has no triplet."""
     has_triplet = tf.reduce_any(is_positive, 1) & tf.reduce_any(is_negative, 1)  # [B]
     # Masked before, too: what is infinite must not meet a gradient of 0.
@@ -248,7 +268,7 @@ def losses_of_anchors(differences, is_positive, is_negative, margin):
     return tf.where(has_triplet, apply_margin(differences, margin), 0.0)
 
 
-def lifted(dists, pids, margin):
+def lifted(dists: tf.Tensor, pids: tf.Tensor, margin: float | str) -> tf.Tensor:
     """Lifted structured loss of the batch's positive pairs, as shares of the anchors.
 
     For a pair (i, j) of one PID, n running over the images of other PIDs,
@@ -285,7 +305,7 @@ def lifted(dists, pids, margin):
     return tf.math.divide_no_nan(sums * batch_size, 2 * num_ordered_pairs)
 
 
-def lifted_general(dists, pids, margin):
+def lifted_general(dists: tf.Tensor, pids: tf.Tensor, margin: float | str) -> tf.Tensor:
     """Loss of each anchor against all its positives and negatives, softly.
 
     batch_hard with log-sum-exp in the places of maximum and minimum: p running over
@@ -316,7 +336,7 @@ def lifted_general(dists, pids, margin):
     return losses_of_anchors(differences, is_positive, is_negative, margin)
 
 
-def log_sum_exp(values, is_counted):
+def log_sum_exp(values: tf.Tensor, is_counted: tf.Tensor) -> tf.Tensor:
     """Return log(sum(exp(v))) over the values [N, M] that count in each row, [N].
 
     A row without any gives a large negative number, never an infinite one.
@@ -327,7 +347,7 @@ def log_sum_exp(values, is_counted):
     )
 
 
-def apply_margin(differences, margin):
+def apply_margin(differences: tf.Tensor, margin: float | str) -> tf.Tensor:
     """Turn distance differences [...] into losses; see batch_hard."""
     if margin == 'soft':
         return tf.nn.softplus(differences)
@@ -360,7 +380,7 @@ HINGE_LOSSES = ('lifted',)
 PAIR_LOSSES = ('batch_hard',)
 
 
-def check_margin(name, margin):
+def check_margin(name: str, margin: float | str) -> None:
     """Raise ValueError if a loss of LOSS_CHOICES does not take this margin."""
     if name in HINGE_LOSSES and isinstance(margin, str):
         raise ValueError(
@@ -369,7 +389,9 @@ def check_margin(name, margin):
         )
 
 
-def batch_losses(name, dists, pids, margin, seed):
+def batch_losses(
+    name: str, dists: tf.Tensor, pids: tf.Tensor, margin: float | str, seed: tf.Tensor
+) -> tf.Tensor:
     """Return the losses of a batch's anchors, float32 [B]; optimise their mean.
 
     Args:
@@ -381,7 +403,7 @@ def batch_losses(name, dists, pids, margin, seed):
     return LOSS_CHOICES[name](dists, pids, margin, *seeds)
 
 
-def nearest_are_same(dists, pids, k):
+def nearest_are_same(dists: tf.Tensor, pids: tf.Tensor, k: int) -> tf.Tensor:
     """Say of each anchor's k nearest other images whether they have its PID.
 
     The nearest of all is dropped as the anchor itself, without looking; of equal
@@ -400,7 +422,9 @@ def nearest_are_same(dists, pids, k):
     return tf.equal(tf.gather(pids, nearest[:, 1:]), pids[:, None])
 
 
-def batch_scores(dists, pids, k):
+def batch_scores(
+    dists: tf.Tensor, pids: tf.Tensor, k: int
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return how well a batch retrieves itself.
 
     Args:
@@ -416,7 +440,7 @@ def batch_scores(dists, pids, k):
     return tf.reduce_mean(is_same[:, 0]), tf.reduce_mean(is_same)
 
 
-def split_dists(dists, pids):
+def split_dists(dists: tf.Tensor, pids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the distances of all positive and of all negative pairs.
 
     Args:

@@ -1,7 +1,11 @@
 """Net and head, joined to one Keras model."""
 
+from __future__ import annotations
+
 import importlib
 import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -10,17 +14,20 @@ from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import policy
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 # Of ResNets, as they were designed; other nets have no choice.
 LAST_STRIDE = 2
 
 
 def build_model(
-    model_name,
-    head_name,
-    embedding_dim,
-    precision='float32',
-    last_stride=LAST_STRIDE,
-):
+    model_name: str,
+    head_name: str,
+    embedding_dim: int,
+    precision: str = 'float32',
+    last_stride: int = LAST_STRIDE,
+) -> keras.Model:
     """Return a Keras model: images [B, H, W, 3] -> {'emb_raw', 'emb', ...} [B, D].
 
     Args:
@@ -50,12 +57,12 @@ def build_model(
         return keras.Model(images, outputs)
 
 
-def training_embs(outputs):
+def training_embs(outputs: dict[str, tf.Tensor]) -> tf.Tensor:
     """Return what the loss sees of a model's outputs, [B, D]; see heads."""
     return outputs.get('emb_train', outputs['emb'])
 
 
-def build_net(model_name, last_stride):
+def build_net(model_name: str, last_stride: int) -> keras.layers.Layer:
     """Return the body of a net; see build_model."""
     build = importlib.import_module(f'nets.{model_name}').build
     if 'last_stride' in inspect.signature(build).parameters:
@@ -68,7 +75,7 @@ def build_net(model_name, last_stride):
     return build()
 
 
-def check_choice(flag, name, choices):
+def check_choice(flag: str, name: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless `name` is one of a registry's choices."""
     if name not in choices:
         raise common.InputError(

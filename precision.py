@@ -4,13 +4,21 @@ Keras' dtype policies do the work: variables, batch-norm statistics, distances, 
 and optimizer stay float32; activations and products take the format named.
 """
 
+from __future__ import annotations
+
 import contextlib
+import os
 import pathlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import common
 
 # Imported at first use: the choices are those of a flag.
-tf = common.lazy_import('tensorflow')
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+    tf = common.lazy_import('tensorflow')
 
 # Choice of --precision -> Keras' dtype policy.
 POLICIES = {
@@ -25,7 +33,7 @@ PROCESSOR_FLAGS = {'bfloat16': 'avx512f', 'float16': 'avx512_fp16'}
 
 
 @contextlib.contextmanager
-def policy(precision):
+def policy(precision: str) -> Iterator[None]:
     """Let layers that are made within this context compute in a precision.
 
     Args:
@@ -47,7 +55,7 @@ def policy(precision):
         tf.keras.config.set_dtype_policy(before)
 
 
-def is_native(precision):
+def is_native(precision: str) -> bool:
     """Say whether the devices here multiply in a precision without detours.
 
     TensorFlow's fallback on an ordinary processor is a scalar loop: a seventeenth of
@@ -63,7 +71,7 @@ def is_native(precision):
     return not flags or PROCESSOR_FLAGS[precision] in flags
 
 
-def processor_flags(cpuinfo='/proc/cpuinfo'):
+def processor_flags(cpuinfo: str | os.PathLike[str] = '/proc/cpuinfo') -> set[str]:
     """Return the features of the first processor, a set of str; empty if unknown."""
     with contextlib.suppress(OSError):
         for line in pathlib.Path(cpuinfo).read_text(encoding='utf-8').splitlines():

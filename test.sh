@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, check the formatting and run the tests, in a .venv that is made if need be.
+# Lint, check the formatting and the types, and run the tests, in a .venv that is made if need be.
 #
 #   ./test.sh            everything
 #   ./test.sh -k loss    arguments go to pytest
@@ -15,6 +15,8 @@ echo '== ruff check'
 "$python" -m ruff check .
 echo '== ruff format --check'
 "$python" -m ruff format --check .
+echo '== mypy'
+"$python" -m mypy
 echo '== pytest, a process per core'
 # By file: its tests share what is slow to make.
 exec "$python" -m pytest -n auto --dist loadfile "$@"

@@ -179,7 +179,6 @@ def compile_net(net, variants):
         net: of _trinet.build_net.
         variants: names of crops, A of _trinet.AUGMENTATIONS.
     """
-
     spec = tf.TensorSpec((None, *_trinet.IMAGE_SIZE, 3), tf.uint8)
 
     @tf.function(input_signature=[spec])

@@ -105,7 +105,7 @@ def tensorflow_product_rate(precision):
 
     matrix = tf.random.normal((MATRIX_SIZE, MATRIX_SIZE))
     matrix = tf.cast(matrix, precision)
-    return product_rate(lambda: (matrix @ matrix)[0, 0].numpy())
+    return product_rate((matrix @ matrix)[0, 0].numpy)
 
 
 def torch_product_rate(precision):

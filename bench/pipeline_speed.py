@@ -230,7 +230,7 @@ def compare(thread_counts, num_runs, **flags):
     with _sides.closing(sides):
         return {
             threads: _sides.alternate(
-                sides, num_runs, dict.fromkeys(sides, {'threads': threads})
+                sides, num_runs, {key: {'threads': threads} for key in sides}
             )
             for threads in thread_counts
         }

@@ -223,7 +223,7 @@ def main():
                 args.train_flags,
             )
             with _sides.closing(sides):
-                tasks = dict.fromkeys(sides, {'iterations': args.iterations})
+                tasks = {key: {'iterations': args.iterations} for key in sides}
                 results = _sides.alternate(sides, args.runs, tasks)
             report(results, size, precision, args.batch_p * args.batch_k)
 

@@ -5,6 +5,7 @@ are in body heights: 1 is the height of a person of average build.
 """
 
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
@@ -87,7 +88,7 @@ def make_limb(joints, radii, cloth, yaw):
     ]
     capsules = tuple(
         cv2.convexHull(np.concatenate(pair))[:, 0]
-        for pair in zip(circles, circles[1:], strict=False)
+        for pair in itertools.pairwise(circles)
     )
     return Part(float(depth[0]), capsules, cloth)
 

@@ -29,8 +29,17 @@ def split(tmp_path_factory, one_block_net):
     ]
     (directory / 'shop.csv').write_text('\n'.join(lines) + '\n')
     make_csv.main(
-        ['split', str(directory / 'shop.csv'), '--csv_header', '--excluder', 'csv']
-        + ['--val_pids', '3', '--output_dir', str(directory)]
+        [
+            'split',
+            str(directory / 'shop.csv'),
+            '--csv_header',
+            '--excluder',
+            'csv',
+            '--val_pids',
+            '3',
+            '--output_dir',
+            str(directory),
+        ]
     )
     return directory
 

@@ -266,6 +266,10 @@ def test_near_miss_of_a_choice_is_suggested(word, near):
     assert common.suggest(word, ['curves', 'projector']) == near
 
 
+def test_dashes_make_no_two_flags_alike():
+    assert common.suggest('--gpu', ['--pid']) == ''
+
+
 @pytest.mark.parametrize('command', COMMANDS)
 def test_every_command_tells_its_version(command):
     process = subprocess.run(
@@ -335,7 +339,7 @@ def test_damaged_args_json_is_refused(tmp_path, text, message):
 
 
 def test_missing_args_json_names_the_flag(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
+    with pytest.raises(FileNotFoundError, match=r'no args\.json .* --experiment_root'):
         common.read_args(str(tmp_path))
 
 

@@ -206,7 +206,8 @@ def test_layout_keeps_the_contract(layout, tmp_path):
         split: sorted(rows) for split, rows in expected.items()
     }
     for pid, fid in (row for rows in splits.values() for row in rows):
-        assert type(pid) is str and type(fid) is str
+        assert type(pid) is str
+        assert type(fid) is str
         assert (tmp_path / fid).is_file()
     if module.COMPLETE:
         assert set(splits) <= set(module.COMPLETE)

@@ -117,7 +117,7 @@ def test_what_is_in_a_commands_folder_is_its_alone(command):
     folder = FOLDER_OF[command]
     inside = [name for name in MODULES if name.startswith(f'{folder}.')]
     assert inside
-    assert {name: USERS[name] for name in inside} == dict.fromkeys(inside, [command])
+    assert {name: USERS[name] for name in inside} == {key: [command] for key in inside}
 
 
 def test_what_one_command_uses_is_not_at_the_root():

@@ -152,7 +152,8 @@ def test_folded_net_embeds_as_before(net, head, digits):
         for layer in network._flatten_layers()
         if getattr(layer, 'batch_norm', None) is not None
     ]
-    assert is_folded and all(is_folded)
+    assert is_folded
+    assert all(is_folded)
     after = np.asarray(network(images)['emb'])
     # As far from each other as roundings in other places make them.
     tolerance = {'float32': 1e-4, 'bfloat16': 8 * 2**-8}[digits]

@@ -222,8 +222,15 @@ def train_csv(tmp_path):
 def split(train_csv, *flags):
     directory = str(train_csv.parent)
     make_csv.main(
-        ['split', str(train_csv), '--excluder', 'market1501', '--output_dir', directory]
-        + list(flags)
+        [
+            'split',
+            str(train_csv),
+            '--excluder',
+            'market1501',
+            '--output_dir',
+            directory,
+            *list(flags),
+        ]
     )
 
 
@@ -250,8 +257,16 @@ def test_split_keeps_the_cameras_of_a_third_column(tmp_path):
         ''.join(f'{pid},{pid}{cid}.jpg,{cid}\n' for pid in 'xyz' for cid in 'abc')
     )
     make_csv.main(
-        ['split', str(filename), '--excluder', 'csv', '--val_pids', '1']
-        + ['--output_dir', str(tmp_path)]
+        [
+            'split',
+            str(filename),
+            '--excluder',
+            'csv',
+            '--val_pids',
+            '1',
+            '--output_dir',
+            str(tmp_path),
+        ]
     )
     (query,) = (tmp_path / 'shop_val_query.csv').read_text().splitlines()
     pid, fid, cid = query.split(',')
@@ -268,8 +283,17 @@ def test_split_of_a_csv_with_a_heading_writes_csvs_with_one(tmp_path):
     rows = ''.join(f'{c},{p}{c}.jpg,x,{p}\n' for p in 'xyz' for c in 'abc')
     filename.write_text('camera,FID,note,pid\n' + rows)
     make_csv.main(
-        ['split', str(filename), '--csv_header', '--excluder', 'csv']
-        + ['--val_pids', '1', '--output_dir', str(tmp_path)]
+        [
+            'split',
+            str(filename),
+            '--csv_header',
+            '--excluder',
+            'csv',
+            '--val_pids',
+            '1',
+            '--output_dir',
+            str(tmp_path),
+        ]
     )
     found = []
     for part in ('rest', 'val_query', 'val_gallery'):

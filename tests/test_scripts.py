@@ -266,17 +266,18 @@ def test_demo_stops_where_a_command_fails(clone, python):
     assert read_calls(python)[-1][1][0] == 'evaluate.py'
 
 
-def test_tests_are_ruff_and_pytest(clone, python):
+def test_tests_are_ruff_mypy_and_pytest(clone, python):
     result = run(clone / 'test.sh', '-k', 'a or b', python=python)
     assert result.returncode == 0, result.stderr
-    assert read_calls(python)[-3:] == [
+    assert read_calls(python)[-4:] == [
         (str(clone), ['-m', 'ruff', 'check', '.']),
         (str(clone), ['-m', 'ruff', 'format', '--check', '.']),
+        (str(clone), ['-m', 'mypy']),
         (str(clone), ['-m', 'pytest', *PARALLEL, '-k', 'a or b']),
     ]
 
 
-@pytest.mark.parametrize('failing', ['ruff check', 'ruff format', 'pytest'])
+@pytest.mark.parametrize('failing', ['ruff check', 'ruff format', 'mypy', 'pytest'])
 def test_tests_fail_if_one_of_them_fails(clone, python, failing):
     assert run(clone / 'test.sh', python=python, FAIL=failing).returncode == 1
 

@@ -88,7 +88,7 @@ def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
     borders = [
         [a.spines['left'].get_edgecolor() for a in row[2:] if a.axison] for row in axes
     ]
-    green, red = (tuple(c / 255 for c in colour) + (1,) for colour in (GREEN, RED))
+    green, red = ((*tuple(c / 255 for c in colour), 1) for colour in (GREEN, RED))
     np.testing.assert_allclose(borders, [[green, red], [red, red]])
 
 

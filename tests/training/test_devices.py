@@ -279,7 +279,8 @@ def test_sigterm_to_one_worker_stops_both_with_one_checkpoint(stopped_together):
 def test_only_the_first_worker_reports_and_writes(stopped_together):
     root, outputs = stopped_together
     assert 'iter:     1, loss' in outputs[0]
-    assert 'iter:' not in outputs[1] and 'variables' not in outputs[1]
+    assert 'iter:' not in outputs[1]
+    assert 'variables' not in outputs[1]
     assert len(list(root.glob('events.out.*'))) == 1
     lines = (root / 'train.log').read_text().splitlines()
     assert len([line for line in lines if 'iter:     1,' in line]) == 1
@@ -423,4 +424,5 @@ def test_watchdog_ends_a_process_whose_tensorflow_notices_nothing(monkeypatch):
         watchdog, 'leave', lambda message: (said.append(message), dog.stop())
     )
     dog.watch()
-    assert len(said) == 1 and said[0].startswith('worker 1 (127.0.0.1:')
+    assert len(said) == 1
+    assert said[0].startswith('worker 1 (127.0.0.1:')

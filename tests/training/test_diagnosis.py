@@ -228,7 +228,13 @@ def test_dry_run_of_a_run_to_be_resumed_changes_nothing(data, tmp_path):
     tiny_run.start(data, root)
     before = {path: path.read_bytes() for path in root.iterdir()}
     train.main(
-        ['--experiment_root', str(root), '--resume', '--train_iterations', '4']
-        + ['--dry_run']
+        [
+            '--experiment_root',
+            str(root),
+            '--resume',
+            '--train_iterations',
+            '4',
+            '--dry_run',
+        ]
     )
     assert {path: path.read_bytes() for path in root.iterdir()} == before

@@ -84,14 +84,30 @@ def test_scores_are_those_of_embed_and_evaluate(data, finished, tmp_path, checkp
     for part in ('query', 'gallery'):
         filename = str(tmp_path / f'{part}.h5')
         embed.main(
-            ['--experiment_root', str(finished), '--checkpoint', checkpoint, '--quiet']
-            + ['--dataset', str(data / f'{part}.csv'), '--filename', filename]
+            [
+                '--experiment_root',
+                str(finished),
+                '--checkpoint',
+                checkpoint,
+                '--quiet',
+                '--dataset',
+                str(data / f'{part}.csv'),
+                '--filename',
+                filename,
+            ]
         )
         flags += [f'--{part}_dataset', str(data / f'{part}.csv')]
         flags += [f'--{part}_embeddings', filename]
     evaluate.main(
-        [*flags, '--excluder', 'market1501', '--metric', 'euclidean']
-        + ['--filename', str(tmp_path / 'scores.json')]
+        [
+            *flags,
+            '--excluder',
+            'market1501',
+            '--metric',
+            'euclidean',
+            '--filename',
+            str(tmp_path / 'scores.json'),
+        ]
     )
     scores = json.loads((tmp_path / 'scores.json').read_text())
     step = 4
