@@ -79,6 +79,7 @@ def build_parser():
         metavar='JSON',
         help='File to write all scores to; without it they are only printed.',
     )
+    common.add_quiet(output)
     return parser
 
 
@@ -154,8 +155,17 @@ def share(text):
     return value
 
 
+def parse_args(argv):
+    """Return the checked flags."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.quiet and args.filename is None:
+        parser.error('--quiet without --filename tells nothing; give it a file')
+    return args
+
+
 def main(argv=None):
-    args = build_parser().parse_args(argv)
+    args = parse_args(argv)
     query, gallery = embedding_files.load_pair(
         args.query_dataset,
         args.query_embeddings,
@@ -192,19 +202,20 @@ def main(argv=None):
     scores = compute_scores(
         ranks, query.fids, len(gallery.fids), args.use_market_ap, args.no_match
     )
-    print(format_summary(scores['mAP'], scores['CMC']))
-    print(format_details(scores))
+    lines = [format_summary(scores['mAP'], scores['CMC']), format_details(scores)]
     if args.single_shot is not None:
         cmcs = single_shot.single_shot_cmcs(*task, args.single_shot, args.seed)
-        print(format_single_shot(cmcs))
+        lines.append(format_single_shot(cmcs))
         scores['single_shot'] = {
             'CMC_mean': cmcs.mean(axis=0).tolist(),
             'CMC_std': cmcs.std(axis=0).tolist(),
         }
     if args.thresholds:
         of_pairs = compute_thresholds(*thresholds.count_pairs(*task))
-        print('\n'.join(format_thresholds(of_pairs)))
+        lines += format_thresholds(of_pairs)
         scores |= of_pairs
+    if not args.quiet:
+        print('\n'.join(lines))
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)

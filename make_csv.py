@@ -108,6 +108,7 @@ def add_output_flags(parser, names):
     parser.add_argument(
         '--prefix', type=file_prefix, help=f'Start of the file names, {names}'
     )
+    common.add_quiet(parser)
 
 
 def count_or_share(text):
@@ -144,15 +145,16 @@ def main(argv=None):
             args.seed,
             args.output_dir,
             prefix,
+            args.quiet,
         )
     else:
         args = build_parser().parse_args(argv)
         prefix = args.prefix or args.layout
-        list_layout(args.layout, args.root, args.output_dir, prefix)
+        list_layout(args.layout, args.root, args.output_dir, prefix, args.quiet)
 
 
-def list_layout(layout_name, root, output_dir, prefix):
-    """Write the CSVs of a layout, and print their counts."""
+def list_layout(layout_name, root, output_dir, prefix, quiet):
+    """Write the CSVs of a layout and, unless quiet, print their counts."""
     logger = common.setup_logging()
     layout = importlib.import_module(f'data.{layout_name}')
     listed = layout.read(root)
@@ -163,11 +165,12 @@ def list_layout(layout_name, root, output_dir, prefix):
     for line in describe_gaps(listed, splits, layout.COMPLETE):
         logger.warning('warning: %s', line)
     filenames = write_csvs(splits, output_dir, prefix)
-    report(splits, filenames)
+    if not quiet:
+        report(splits, filenames)
 
 
-def split(csv_file, has_header, val_pids, excluder, seed, output_dir, prefix):
-    """Write the CSVs of a training set split by identity, and print their counts.
+def split(csv_file, has_header, val_pids, excluder, seed, output_dir, prefix, quiet):
+    """Write the CSVs of a training set split by identity; print their counts.
 
     Args:
         csv_file: of the training set.
@@ -176,6 +179,7 @@ def split(csv_file, has_header, val_pids, excluder, seed, output_dir, prefix):
         excluder: a module of excluders/.
         seed: non-negative int.
         output_dir, prefix: of the files.
+        quiet: whether nothing is printed.
     """
     dataset = datasets.read(csv_file, has_header)
     num_pids = len(set(dataset.pids))
@@ -195,8 +199,9 @@ def split(csv_file, has_header, val_pids, excluder, seed, output_dir, prefix):
     check_not_replaced(csv_file, output_dir, prefix, rows)
     header = ('pid', 'fid', 'camera')[: len(columns)] if has_header else None
     filenames = write_csvs(rows, output_dir, prefix, header)
-    report(rows, filenames)
-    print(f'{parts.num_eligible} of {num_pids} PIDs could have been held back')
+    if not quiet:
+        report(rows, filenames)
+        print(f'{parts.num_eligible} of {num_pids} PIDs could have been held back')
 
 
 def check_not_replaced(csv_file, output_dir, prefix, splits):

@@ -98,7 +98,9 @@ def main(argv=None):
         notes += describe_run(run, sampler, learner, steps, weights, replicas)
         if replicas.is_chief and not args.dry_run:
             store(resuming.to_json(vars(args)), learner.state, args.resume)
-        logger = open_log(args.experiment_root, args.dry_run, replicas.is_chief)
+        logger = open_log(
+            args.experiment_root, args.dry_run, args.quiet, replicas.is_chief
+        )
         for note in [*notes, *cache_notes]:
             logger.info(note)
         if args.dry_run:
@@ -367,13 +369,20 @@ def store(values, state, is_resumed):
         raise
 
 
-def open_log(experiment_root, is_dry_run, is_chief):
-    """Return the logger of a run; of several processes, one tells what happens."""
+def open_log(experiment_root, is_dry_run, quiet, is_chief):
+    """Return the logger of a run; of several processes, one tells what happens.
+
+    Args:
+        experiment_root: directory of train.log, which has all messages.
+        is_dry_run: whether there is no train.log.
+        quiet: whether the terminal gets warnings only.
+        is_chief: whether this process is the one that tells.
+    """
     if not is_chief:
         return common.setup_logging(quiet=True)
     if is_dry_run:
-        return common.setup_logging()
-    return common.setup_logging(os.path.join(experiment_root, 'train.log'))
+        return common.setup_logging(quiet=quiet)
+    return common.setup_logging(os.path.join(experiment_root, 'train.log'), quiet)
 
 
 def dry_run(feed, steps, logger):
@@ -444,7 +453,7 @@ def open_journal(run, data, steps, experiment_root, overfit, logger, replicas):
         )
     if overfit is not None:
         reporters.append(overfit)
-    return journals.Journal(logger, experiment_root, steps, reporters)
+    return journals.Journal(logger, experiment_root, steps, reporters, reporting.quiet)
 
 
 def make_train_step(run, learner, seed, replicas):

@@ -41,7 +41,7 @@ def make_leg(identity, pose, side):
     hip = (side * 0.047 * identity.girth, HIP_HEIGHT, 0)
     joints = hang(hip, (THIGH, SHIN), (swing, swing - 1.5 * bend))
     ankle = joints[2]
-    toe = [*ankle, side * 0.012, -0.012, 0.07]
+    toe = ankle + np.array([side * 0.012, -0.012, 0.07])
     radii = np.array([0.056, 0.042, 0.03]) * identity.girth
     is_bare = identity.bottom_style != 'trousers' or identity.top_style == 'dress'
     skin_radii = 0.72 * radii if is_bare else radii

@@ -24,8 +24,16 @@ CLOTH_COLOURS = {
     'purple': (104, 62, 130),
 }
 TROUSER_COLOURS = (
-    *('black', 'charcoal', 'grey', 'navy', 'blue', 'beige', 'brown'),
-    *('white', 'olive', 'red'),
+    'black',
+    'charcoal',
+    'grey',
+    'navy',
+    'blue',
+    'beige',
+    'brown',
+    'white',
+    'olive',
+    'red',
 )
 HAIR_COLOURS = (
     (24, 20, 20),

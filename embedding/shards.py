@@ -20,8 +20,15 @@ h5py = common.lazy_import('h5py')
 
 # Flags that may differ from part to part: where things lie, and what is shown.
 FREE_FLAGS = {
-    *('experiment_root', 'image_root', 'dataset', 'filename', 'shard', 'merge'),
-    *('loading_threads', 'quiet', 'csv_header'),
+    'experiment_root',
+    'image_root',
+    'dataset',
+    'csv_header',
+    'filename',
+    'shard',
+    'merge',
+    'loading_threads',
+    'quiet',
 }
 
 # Name of the attribute that only parts have.

@@ -231,6 +231,22 @@ def test_numpy_files_that_are_none_are_named(small, tmp_path):
         evaluate.main([*small, f'--gallery_embeddings={tmp_path / "gallery.npz"}'])
 
 
+def test_quiet_evaluation_writes_the_file_and_prints_nothing(small, tmp_path, capsys):
+    filename = tmp_path / 'scores.json'
+    evaluate.main([*small, '--quiet', '--filename', str(filename)])
+    assert capsys.readouterr().out == ''
+    assert json.loads(filename.read_text())['mAP'] == pytest.approx(0.75)
+
+
+def test_quiet_evaluation_without_a_file_is_refused(small, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*small, '--quiet'])
+    assert stop.value.code == 2
+    assert '--quiet without --filename tells nothing; give it a file' in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     'header, order',
     [('pid,fid', [0, 1]), ('who,what', [0, 1]), ('fid,size,PID', [1, None, 0])],

@@ -278,6 +278,14 @@ def test_split_keeps_the_cameras_of_a_third_column(tmp_path):
     assert sorted(rest) == sorted(f'{p},{p}{c}.jpg,{c}' for p in others for c in 'abc')
 
 
+def test_quiet_prints_no_counts(tmp_path, capsys):
+    (tmp_path / 'shop.csv').write_text('x,xa.jpg\nx,xb.jpg\ny,ya.jpg\n')
+    flags = ['--val_pids', '1', '--excluder', 'diagonal', '--output_dir', str(tmp_path)]
+    make_csv.main(['split', str(tmp_path / 'shop.csv'), *flags, '--quiet'])
+    assert capsys.readouterr().out == ''
+    assert (tmp_path / 'shop_rest.csv').read_text() == 'y,ya.jpg\n'
+
+
 def test_split_of_a_csv_with_a_heading_writes_csvs_with_one(tmp_path):
     filename = tmp_path / 'shop.csv'
     rows = ''.join(f'{c},{p}{c}.jpg,x,{p}\n' for p in 'xyz' for c in 'abc')

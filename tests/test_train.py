@@ -873,6 +873,14 @@ def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
     assert last.endswith(f"--experiment_root '{root}' --resume")
 
 
+def test_quiet_run_tells_its_log_alone(data, tmp_path, capsys):
+    tiny_run.start(data, tmp_path / 'exp', '--quiet')
+    assert capsys.readouterr().err == ''
+    log = log_of(tmp_path / 'exp')
+    assert 'iter:     2, loss' in log
+    assert 'finished after 2 iterations' in log
+
+
 def test_second_ctrl_c_stops_at_once():
     # A shell lets its background jobs ignore SIGINT, and with them the tests in one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,7 +14,7 @@ from precision import PRECISION_CHOICES
 from training import checks, devices, optimizers, resuming
 
 # What --resume takes from the command line.
-FREE = (*resuming.FREE_ON_RESUME, 'cache')
+FREE = (*resuming.FREE_ON_RESUME, 'cache', 'quiet')
 
 
 def parse_args(doc, argv):
@@ -419,6 +419,7 @@ def add_bookkeeping_flags(parser):
         'its hardest pairs; 0: none. A picture of 72 images of 256x128 pixels takes '
         'some megabytes of disk.',
     )
+    common.add_quiet(bookkeeping)
     bookkeeping.add_argument(
         '--detailed_logs',
         action='store_true',

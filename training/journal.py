@@ -319,9 +319,10 @@ class Journal:
         directory: of TensorBoard's events.
         steps: range, from the iterations made before to those at the end of the run.
         reporters: list of objects that report(iteration), and may close().
+        quiet: whether there is no progress bar.
     """
 
-    def __init__(self, logger, directory, steps, reporters):
+    def __init__(self, logger, directory, steps, reporters, quiet=False):
         self.logger = logger
         self.directory = directory
         self.reporters = reporters
@@ -329,7 +330,10 @@ class Journal:
         self.speed = Speed()
         # disable=None: a bar on a terminal, nothing in a file or a pipe.
         self.bar = tqdm.tqdm(
-            total=steps.stop, initial=steps.start, disable=None, unit='it'
+            total=steps.stop,
+            initial=steps.start,
+            disable=True if quiet else None,
+            unit='it',
         )
 
     def __enter__(self):

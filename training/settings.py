@@ -101,11 +101,13 @@ class Reporting(typing.NamedTuple):
     Attributes:
         histogram_frequency, image_frequency: iterations between them; 0: none.
         detailed_logs: whether arrays of every iteration are stored.
+        quiet: whether the terminal gets warnings only.
     """
 
     histogram_frequency: int
     image_frequency: int
     detailed_logs: bool
+    quiet: bool
 
 
 class Settings(typing.NamedTuple):
@@ -179,5 +181,6 @@ def group(args):
             args.histogram_frequency,
             args.image_frequency,
             args.detailed_logs,
+            args.quiet,
         ),
     )
