@@ -6,6 +6,7 @@ Nothing here imports TensorFlow, so that `--help` and a mistyped flag answer at 
 import argparse
 import contextlib
 import csv
+import difflib
 import functools
 import importlib
 import importlib.util
@@ -83,6 +84,24 @@ def new_parser(doc):
     return Parser(description=doc, formatter_class=HelpFormatter, allow_abbrev=False)
 
 
+def suggest(word, choices):
+    """Return '; did you mean X?' of the choice that a word is nearest to.
+
+    That is the only one that it abbreviates, else the most similar one. Returns '' if
+    none is similar, or if the word is a choice.
+
+    Args:
+        word: what was given, of a flag with its dashes.
+        choices: what exists, of any type.
+    """
+    # Dashes are common to all flags, and make the shortest ones alike.
+    names = {str(choice).lstrip('-').lower(): str(choice) for choice in choices}
+    name = str(word).lstrip('-').lower()
+    longer = [other for other in names if name and other.startswith(name)]
+    near = longer if len(longer) == 1 else difflib.get_close_matches(name, names, n=1)
+    return f'; did you mean {names[near[0]]}?' if near else ''
+
+
 def number(text, kind, expected):
     """Return kind(text), or raise an ArgumentTypeError that says what is expected."""
     try:
@@ -154,6 +173,11 @@ def add_loading_threads(group):
         type=positive_int,
         help='Images read at the same time.',
     )
+
+
+def add_quiet(group):
+    """Add --quiet, which every command that reports has."""
+    group.add_argument('--quiet', action='store_true', help='No progress, no report.')
 
 
 # --- running a command -----------------------------------------------------------
