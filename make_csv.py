@@ -148,7 +148,11 @@ def main(argv=None):
             args.quiet,
         )
     else:
-        args = build_parser().parse_args(argv)
+        parser = build_parser()
+        near = common.suggest(argv[0], ['split', *LAYOUT_CHOICES]) if argv else ''
+        if near.endswith(' split?'):  # Of a layout, the parser says it.
+            parser.error(f'{argv[0]!r} given{near}')
+        args = parser.parse_args(argv)
         prefix = args.prefix or args.layout
         list_layout(args.layout, args.root, args.output_dir, prefix, args.quiet)
 

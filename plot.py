@@ -12,6 +12,7 @@ thick ones their running mean; of the histograms, the median and the middle 80 %
 
 import os
 import sys
+import typing
 
 import numpy as np
 
@@ -25,10 +26,43 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 # What a run of train.py has; validation only where it was asked for.
 CURVES = (
-    *('loss', 'batch_top1', 'batch_prec_at_', 'active_count', 'learning_rate'),
-    *('embedding_pos_dists', 'embedding_neg_dists', 'embedding_lengths'),
+    'loss',
+    'batch_top1',
+    'batch_prec_at_',  # Its K follows.
+    'active_count',
+    'learning_rate',
+    'embedding_pos_dists',
+    'embedding_neg_dists',
+    'embedding_lengths',
 )
 VALIDATION = ('val/mAP', 'val/top1')
+
+
+class Curve(typing.NamedTuple):
+    """What a run wrote under one tag.
+
+    Attributes:
+        steps: [T], ascending.
+        values: [T] of a scalar; of a histogram [T, buckets, 3]: left and right edge
+            and count.
+    """
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class Panel(typing.NamedTuple):
+    """One of the coordinate systems of the picture.
+
+    Attributes:
+        title: above it.
+        draw: function of axes, {tag: Curve}, tags, name of the run and its two colours.
+        tags: of the curves in it; those that a run lacks are left out.
+    """
+
+    title: str
+    draw: typing.Callable
+    tags: typing.Sequence[str]
 
 
 def build_parser():
@@ -47,14 +81,14 @@ def build_parser():
         type=common.path,
         help='The PNG to write.',
     )
+    common.add_quiet(parser)
     return parser
 
 
 def read_events(experiment_root):
-    """Return {tag: (steps [T], values [T, ...])} of the events in a directory.
+    """Return {tag: Curve} of the scalars and histograms in a directory's events.
 
-    A scalar's values are [T]; a histogram's are [T, buckets, 3]: left and right edge
-    and count. Pictures, and whatever else there is, are not read.
+    Pictures, and whatever else there is, are not read.
 
     Raises:
         FileNotFoundError: there are no events.
@@ -91,7 +125,7 @@ def read_events(experiment_root):
 
 
 def read_tag(events):
-    """Return (steps [T], values [T, ...]) of a tag's events, in order of steps.
+    """Return the Curve of a tag's events.
 
     What a resumed run did again replaces what the interrupted one had done.
     """
@@ -100,7 +134,7 @@ def read_tag(events):
     in_time = sorted(events, key=lambda event: event.wall_time)
     by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in in_time}
     steps = sorted(by_step)
-    return np.array(steps), np.array([by_step[step] for step in steps])
+    return Curve(np.array(steps), np.array([by_step[step] for step in steps]))
 
 
 def smooth(values):
@@ -165,20 +199,17 @@ def find_missing(events):
 
 
 def choose_panels(events):
-    """Return [(title, function that draws, tags)] for one run."""
+    """Return the Panels for one run, {tag: Curve}."""
     precision = [tag for tag in events if tag.startswith('batch_prec_at_')]
+    pairs = ['embedding_pos_dists', 'embedding_neg_dists']
     return [
-        ('loss, mean of the batch', draw_scalars, ['loss']),
-        ('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
-        ('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
-        ('learning rate', draw_schedule, ['learning_rate']),
-        (
-            'distances of pairs in the batch',
-            draw_histograms,
-            ['embedding_pos_dists', 'embedding_neg_dists'],
-        ),
-        ('lengths of embeddings', draw_histograms, ['embedding_lengths']),
-        ('validation', draw_points, VALIDATION),
+        Panel('loss, mean of the batch', draw_scalars, ['loss']),
+        Panel('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
+        Panel('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
+        Panel('learning rate', draw_schedule, ['learning_rate']),
+        Panel('distances of pairs in the batch', draw_histograms, pairs),
+        Panel('lengths of embeddings', draw_histograms, ['embedding_lengths']),
+        Panel('validation', draw_points, VALIDATION),
     ]
 
 
@@ -194,27 +225,29 @@ def plot_runs(runs):
     is_validated = any(set(VALIDATION) & set(events) for events in runs.values())
     num_columns = 4 if is_validated else 3
     figure = Figure(figsize=(13 / 3 * num_columns, 7), layout='constrained')
-    axes = figure.subplots(2, num_columns)
+    grid = figure.subplots(2, num_columns)
     # The six curves keep their places; validation comes to their right.
-    in_order = [*axes[0, :3], *axes[1, :3], *axes[:, 3:].flat]
-    palette = [f'C{i}' for i in range(10)]
+    all_axes = [*grid[0, :3], *grid[1, :3], *grid[:, 3:].flat]
     for number, (run, events) in enumerate(runs.items()):
         # Two colours a run, for panels with two distributions.
-        colours = [palette[(2 * number + i) % 10] for i in range(2)]
-        for panel, (title, draw, tags) in zip(
-            in_order, choose_panels(events), strict=False
-        ):
-            draw(panel, events, tags, run, colours)
-            panel.set_title(title)
-    for panel in in_order:
-        panel.set_visible(bool(panel.get_title()))
-        panel.set_xlabel('iteration')
-        # Room above, or a constant would hide in the frame.
-        panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
-        panel.grid(alpha=0.3)
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize='small')
+        colours = [f'C{(2 * number + i) % 10}' for i in range(2)]
+        for axes, panel in zip(all_axes, choose_panels(events), strict=False):
+            panel.draw(axes, events, panel.tags, run, colours)
+            axes.set_title(panel.title)
+    for axes in all_axes:
+        finish(axes)
     return figure
+
+
+def finish(axes):
+    """Add label, grid and legend to axes; hide them if no panel was drawn there."""
+    axes.set_visible(bool(axes.get_title()))
+    axes.set_xlabel('iteration')
+    # Room above, or a constant would hide in the frame.
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize='small')
 
 
 def name_runs(experiment_roots):
@@ -223,24 +256,29 @@ def name_runs(experiment_roots):
     return names if len(set(names)) == len(names) else experiment_roots
 
 
+def warn_of_missing(run, events):
+    """Say on stderr which curves the picture lacks of a run."""
+    missing = find_missing(events)
+    if missing:
+        # A short run is the usual reason.
+        is_histogram = any(curve.startswith('embedding_') for curve in missing)
+        hint = ' (histograms come every --histogram_frequency iterations)'
+        print(
+            f'{run} has no {", ".join(missing)}: left out{hint * is_histogram}',
+            file=sys.stderr,
+        )
+
+
 def main(argv=None):
     args = build_parser().parse_args(argv)
     common.start_tensorflow()
     names = name_runs(args.experiments)
     runs = dict(zip(names, map(read_events, args.experiments), strict=True))
-    for name, events in runs.items():
-        missing = find_missing(events)
-        if missing:
-            # A short run is the usual reason.
-            is_histogram = any(curve.startswith('embedding_') for curve in missing)
-            hint = ' (histograms come every --histogram_frequency iterations)'
-            print(
-                f'{name} has no {", ".join(missing)}: left out{hint * is_histogram}',
-                file=sys.stderr,
-            )
-    figure = plot_runs(runs)
-    common.write_figure(args.filename, figure)
-    print(f'{args.filename}: {len(runs)} run(s)')
+    for run, events in runs.items():
+        warn_of_missing(run, events)
+    common.write_figure(args.filename, plot_runs(runs))
+    if not args.quiet:
+        print(f'{args.filename}: {len(runs)} run(s)')
 
 
 if __name__ == '__main__':

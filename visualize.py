@@ -25,6 +25,7 @@ visualize.py curves --help` explains the first, `projector --help` the second.
 import argparse
 import os
 import sys
+import typing
 
 import numpy as np
 
@@ -72,8 +73,18 @@ def main(argv=None):
     others = {'curves': draw_curves, 'projector': write_projector}
     if argv and argv[0] in others:
         others[argv[0]](argv[1:])
+    elif argv and not argv[0].startswith('-'):
+        refuse_word(argv[0], others)
     else:
         show_rankings(argv)
+
+
+def refuse_word(word, others):
+    """Leave with an error: the first word is neither a flag nor one of `others`."""
+    build_parser().error(
+        f'{word!r} given; expected {" or ".join(others)}, or the flags of rankings'
+        f'{common.suggest(word, others)}'
+    )
 
 
 # --- ranked images ---------------------------------------------------------------
@@ -112,6 +123,7 @@ def build_parser():
         default=10,
         help='Gallery images of a query that count.',
     )
+    common.add_quiet(output)
     return parser
 
 
@@ -141,8 +153,13 @@ def extension_of(filename):
     return os.path.splitext(filename)[1].lower()
 
 
+def name_file(filename):
+    """Return the name of a file without its directory and ending."""
+    return os.path.splitext(os.path.basename(filename))[0]
+
+
 def show_rankings(argv):
-    """Write the page or the picture."""
+    """Write the pages and the pictures."""
     args = build_parser().parse_args(argv)
     query, gallery = embedding_files.load_pair(
         args.query_dataset,
@@ -164,37 +181,55 @@ def show_rankings(argv):
         args.image_root,
     )
     for filename in args.filename:
-        num_queries = args.num_queries or NUM_QUERIES[extension_of(filename)]
+        kind = extension_of(filename)
+        num_queries = args.num_queries or NUM_QUERIES[kind]
         rows, aps = ranked_queries.choose_queries(ranks, num_queries, args.order)
         ranked = ranked_queries.rank_queries(
             rows, aps, query, gallery, is_ignored, args.metric, args.top_k
         )
-        if extension_of(filename) == '.html':
-            title, summary = describe_page(args, ranks, len(rows))
-            write_page(filename, title, summary, ranked, images)
+        if kind == '.html':
+            names = name_file(args.query_dataset), name_file(args.gallery_dataset)
+            summary = [
+                count_queries(ranks, len(rows), args.order),
+                explain_signs(args.metric, args.excluder),
+            ]
+            write_page(filename, ' in '.join(names), summary, ranked, images)
         else:
-            figure = ranking_figure.draw(list(ranked), images, args.top_k)
-            common.write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
-        print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
+            write_picture(filename, ranked, images, args.top_k)
+        if not args.quiet:
+            print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
 
 
-def describe_page(args, ranks, num_shown):
-    """Return (title, paragraphs), what stands at the top of the page."""
-    query_name, gallery_name = (
-        os.path.splitext(os.path.basename(name))[0]
-        for name in (args.query_dataset, args.gallery_dataset)
-    )
+def count_queries(ranks, num_shown, order):
+    """Return the paragraph that says which queries a page shows.
+
+    Args:
+        ranks: list [Q] of ranking.MatchRanks.
+        num_shown: how many of the Q are shown.
+        order: one of ranked_queries.ORDER_CHOICES.
+    """
     aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
-    order = {'worst': 'worst first', 'spread': 'in equal steps from worst to best'}
+    words = {'worst': 'worst first', 'spread': 'in equal steps from worst to best'}
     unmatched = len(ranks) - len(aps)
     left_out = f' {unmatched} without any match are left out.' if unmatched else ''
-    return f'{query_name} in {gallery_name}', [
-        f'{num_shown} of {len(ranks)} queries, {order[args.order]} by average '
-        f'precision; mAP of all: {np.mean(aps):.2%}.{left_out}',
-        f'Nearest first by {args.metric} distance. Green ✓: same PID; red ✗: another. '
-        f'Grey: ignored by the excluder {args.excluder}, without a rank. '
-        'After …: the nearest match.',
-    ]
+    return (
+        f'{num_shown} of {len(ranks)} queries, {words[order]} by average '
+        f'precision; mAP of all: {np.mean(aps):.2%}.{left_out}'
+    )
+
+
+def explain_signs(metric, excluder):
+    """Return the paragraph that says what colours and signs of a page mean.
+
+    Args:
+        metric: one of ranking.METRIC_CHOICES.
+        excluder: name of the excluder.
+    """
+    return (
+        f'Nearest first by {metric} distance. Green ✓: same PID; red ✗: another. '
+        f'Grey: ignored by the excluder {excluder}, without a rank. '
+        'After …: the nearest match.'
+    )
 
 
 def write_page(filename, title, summary, ranked, images):
@@ -206,7 +241,35 @@ def write_page(filename, title, summary, ranked, images):
         ranking_page.write(file, title, summary, ranked, images)
 
 
+def write_picture(filename, ranked, images, top_k):
+    """Write the PNG file."""
+    figure = ranking_figure.draw(list(ranked), images, top_k)
+    common.write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
+
+
 # --- curves of scores ------------------------------------------------------------
+
+
+class ThresholdPicture(typing.NamedTuple):
+    """A picture of what `evaluate.py --thresholds` adds to its JSON file.
+
+    Attributes:
+        filename: to write.
+        key: what the JSON file must have.
+        draw: function of {label: scores} that returns a matplotlib figure.
+    """
+
+    filename: str
+    key: str
+    draw: typing.Callable
+
+
+THRESHOLD_PICTURES = (
+    ThresholdPicture('roc.png', 'roc', score_curves.draw_roc),
+    ThresholdPicture(
+        'distances.png', 'distance_histogram', score_curves.draw_distances
+    ),
+)
 
 
 def build_curves_parser():
@@ -238,6 +301,7 @@ def build_curves_parser():
         default=50,
         help='Where cmc.png ends.',
     )
+    common.add_quiet(parser)
     return parser
 
 
@@ -253,27 +317,25 @@ def draw_curves(argv):
         )
     scores = dict(zip(labels, map(score_curves.read_scores, args.scores), strict=True))
     figures = {'cmc.png': score_curves.draw_cmc(scores, args.max_rank)}
-    for name, key, draw in (
-        ('roc.png', 'roc', score_curves.draw_roc),
-        ('distances.png', 'distance_histogram', score_curves.draw_distances),
-    ):
-        drawable = {label: one for label, one in scores.items() if key in one}
+    for picture in THRESHOLD_PICTURES:
+        drawable = {label: one for label, one in scores.items() if picture.key in one}
         if drawable:
-            figures[name] = draw(drawable)
-        report_missing(name, [label for label in labels if label not in drawable])
+            figures[picture.filename] = picture.draw(drawable)
+        warn_of_missing(picture.filename, [x for x in labels if x not in drawable])
     for name, figure in figures.items():
         filename = os.path.join(args.output_dir, name)
         common.write_figure(filename, figure)
-        print(filename)
+        if not args.quiet:
+            print(filename)
 
 
 def name_files(filenames):
     """Return a label for each file: its name, or its path if two share the name."""
-    names = [os.path.splitext(os.path.basename(name))[0] for name in filenames]
+    names = [name_file(filename) for filename in filenames]
     return names if len(set(names)) == len(names) else list(dict.fromkeys(filenames))
 
 
-def report_missing(name, labels):
+def warn_of_missing(name, labels):
     """Say on stderr which evaluations a picture does not show."""
     if labels:
         print(
@@ -321,6 +383,7 @@ def build_projector_parser():
         help='Take so many images, in equal steps of the CSV (default: all). The '
         'projector is fluent up to about 10000.',
     )
+    common.add_quiet(parser)
     return parser
 
 
@@ -328,19 +391,41 @@ def write_projector(argv):
     """Write the files of the projector."""
     args = build_projector_parser().parse_args(argv)
     dataset = embedding_files.load(args.dataset, args.embeddings, args.csv_header)
-    num_images = min(args.num_images or len(dataset.fids), len(dataset.fids))
-    rows = np.linspace(0, len(dataset.fids) - 1, num_images).astype(np.int64)
+    rows = choose_rows(len(dataset.fids), args.num_images)
+    images = (thumbnails.read_image(args.image_root, fid) for fid in dataset.fids[rows])
+    projector.write(
+        args.output_dir,
+        name_file(args.dataset),
+        dataset.embs[rows],
+        describe_images(dataset, rows, args.excluder),
+        images,
+    )
+    if not args.quiet:
+        print(f'{args.output_dir}: {len(rows)} of {len(dataset.fids)} images')
+
+
+def choose_rows(num_images, most):
+    """Return the rows to show, int64 [n] in equal steps: `most` at most, None: all."""
+    num_shown = min(most or num_images, num_images)
+    return np.linspace(0, num_images - 1, num_shown).astype(np.int64)
+
+
+def describe_images(dataset, rows, excluder):
+    """Return what the projector tells of some images, {heading: sequence of str}.
+
+    Args:
+        dataset: embedding_files.EmbeddedDataset.
+        rows: int64 [n].
+        excluder: whose naming rules give the camera; None: no camera.
+    """
     fids = dataset.fids[rows]
     columns = {'pid': dataset.pids[rows], 'fid': fids}
-    if args.excluder is not None:
-        cameras = excluders.find_cameras(args.excluder, dataset)
-        columns['camera'] = [
-            cameras[row] if cameras is not None else '' for row in rows
-        ]
-    images = (thumbnails.read_image(args.image_root, fid) for fid in fids)
-    name = os.path.splitext(os.path.basename(args.dataset))[0]
-    projector.write(args.output_dir, name, dataset.embs[rows], columns, images)
-    print(f'{args.output_dir}: {num_images} of {len(dataset.fids)} images')
+    if excluder is not None:
+        cids = None if dataset.cids is None else dataset.cids[rows]
+        shown = datasets.Dataset(columns['pid'], columns['fid'], cids)
+        cameras = excluders.find_cameras(excluder, shown)
+        columns['camera'] = [''] * len(rows) if cameras is None else cameras
+    return columns
 
 
 if __name__ == '__main__':

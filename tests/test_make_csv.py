@@ -176,6 +176,7 @@ def test_name_that_is_not_utf8_is_an_error():
     'argv, message',
     [
         (['market1502', '.'], 'invalid choice'),
+        (['splitt', 'train.csv'], "'splitt' given; did you mean split? (see --help)"),
         (['market1501', 'no/such/place'], 'is not a directory'),
         (['folder', '.', '--prefix', 'a/b'], 'the start of a file name expected'),
         (['folder', '.', '--prefix', ''], 'the start of a file name expected'),

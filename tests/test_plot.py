@@ -60,6 +60,39 @@ def test_picture_of_two_runs(tmp_path, capsys):
     assert (image == 255).mean() < 0.99  # Something is drawn.
 
 
+def test_each_curve_has_its_panel_and_each_run_its_colours(tmp_path):
+    write_run(tmp_path, range(1, 30))
+    events = plot.read_events(str(tmp_path))
+    figure = plot.plot_runs({'one': events, 'two': events})
+    legends = [axes.get_legend_handles_labels() for axes in figure.axes]
+    assert [labels for _, labels in legends] == [
+        ['one', 'two'],
+        [f'{run} batch_{t}' for run in ('one', 'two') for t in ('top1', 'prec_at_3')],
+        ['one', 'two'],
+        ['one', 'two'],
+        ['one pos', 'one neg', 'two pos', 'two neg'],
+        ['one lengths', 'two lengths'],
+    ]
+    for lines, _ in legends:
+        looks = {(line.get_color(), line.get_linestyle()) for line in lines}
+        assert len(looks) == len(lines)
+        for line in lines:
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 30))
+
+
+def test_quiet_still_warns_of_what_is_missing(tmp_path, capsys):
+    writer = tf.summary.create_file_writer(str(tmp_path / 'some'))
+    with writer.as_default(step=1):
+        tf.summary.scalar('loss', 0.5)
+    writer.close()
+    picture = tmp_path / 'some.png'
+    plot.main([str(tmp_path / 'some'), '--quiet', f'--filename={picture}'])
+    output = capsys.readouterr()
+    assert output.out == ''
+    assert output.err.startswith('some has no batch_top1, ')
+    assert picture.exists()
+
+
 def test_validation_has_a_panel_where_a_run_has_it(tmp_path):
     write_run(tmp_path / 'without', range(1, 5))
     write_run(tmp_path / 'with', range(1, 5))

@@ -8,6 +8,7 @@ import pytest
 import embedding_files
 import evaluate
 import visualize
+from evaluation import ranking
 from visuals import ranked_queries, ranking_figure
 
 GREEN, RED, BLACK = (50, 205, 50), (255, 0, 0), (0, 0, 0)  # As matplotlib names them.
@@ -49,26 +50,44 @@ def flags(tmp_path):
     return result
 
 
-def has_colour(image, colour):
-    """Return whether a noticeable part of an RGB image has exactly this colour."""
-    return (image == colour).all(axis=2).mean() > 1e-3
+def find_borders(row):
+    """Return the colours of the borders that a row of RGB pixels [W, 3] crosses.
+
+    What lies between two of them is white, the images of the fixture included.
+    """
+    is_white = (row == 255).all(axis=1)
+    runs = np.split(np.arange(len(row)), np.flatnonzero(np.diff(is_white)) + 1)
+    # The middle of a border has its colour; the edges are blurred.
+    return [row[run[len(run) // 2]].tolist() for run in runs if not is_white[run[0]]]
 
 
-def test_the_picture_has_green_and_red_borders(flags, tmp_path, capsys):
+def test_a_picture_has_borders_green_of_matches_and_red_of_others(
+    flags, tmp_path, capsys
+):
     filename = tmp_path / 'out' / 'ranking.png'
     visualize.main([*flags, f'--filename={filename}', '--top_k=3'])
     assert capsys.readouterr().out == f'{filename}: 2 of 3 queries\n'
     picture = cv2.imread(str(filename))[..., ::-1]
-    for colour in (GREEN, RED, BLACK):
-        assert has_colour(picture, colour)
-    assert picture.shape[0] > 2 * 128  # Two rows of a query and three images.
-    assert picture.shape[1] > 4 * 64
+    height = len(picture) // 2  # Two queries, the worst first.
+    # An eighth of the height is below the upper border and above the fixture's
+    # rectangles, which begin at a quarter of the image.
+    borders = [find_borders(picture[i * height + height // 8]) for i in range(2)]
+    expected = [
+        # From 5.0, beside 5.5 (a match), 4.0 and 2.0 (a match).
+        [BLACK, GREEN, RED, GREEN],
+        # From 0.0, beside 1.0 (a match), 2.0 and 4.0.
+        [BLACK, GREEN, RED, RED],
+    ]
+    # Each image has a border on the left and one on the right.
+    assert borders == [np.repeat(row, 2, axis=0).tolist() for row in expected]
 
 
 def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
     query, gallery = embedding_files.load_pair(
-        *(str(tmp_path / name) for name in ('query.csv', 'query.h5')),
-        *(str(tmp_path / name) for name in ('gallery.csv', 'gallery.h5')),
+        str(tmp_path / 'query.csv'),
+        str(tmp_path / 'query.h5'),
+        str(tmp_path / 'gallery.csv'),
+        str(tmp_path / 'gallery.h5'),
     )
     images = ranked_queries.RankedImages(query, gallery, None, None, tmp_path)
     ranked = [
@@ -178,6 +197,41 @@ def test_other_endings_are_refused(flags, capsys):
     )
 
 
+def test_the_summary_counts_what_is_shown_and_left_out():
+    ranks = [ranking.MatchRanks(np.array(r), np.array(r)) for r in ([1], [], [4])]
+    # Average precisions 1 and 1/4.
+    assert visualize.count_queries(ranks, 1, 'spread') == (
+        '1 of 3 queries, in equal steps from worst to best by average precision; mAP '
+        'of all: 62.50%. 1 without any match are left out.'
+    )
+
+
+@pytest.mark.parametrize(
+    'word, answer',
+    [
+        ('curve', '; did you mean curves?'),
+        ('projekt', '; did you mean projector?'),
+        ('x.html', ''),
+    ],
+)
+def test_a_first_word_that_is_none_is_answered_with_the_nearest(word, answer, capsys):
+    with pytest.raises(SystemExit) as left:
+        visualize.main([word, 'a.json'])
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        f": error: '{word}' given; expected curves or projector, or the flags of "
+        f'rankings{answer} (see --help)'
+    )
+
+
+def test_quiet_rankings_report_nothing(flags, tmp_path, capsys):
+    filename = tmp_path / 'ranking.png'
+    visualize.main([*flags, f'--filename={filename}', '--top_k=1', '--quiet'])
+    assert capsys.readouterr() == ('', '')
+    assert filename.exists()
+
+
 # --- curves ----------------------------------------------------------------------
 
 SCORES = {'mAP': 0.5, 'CMC': [0.5, 1.0]}
@@ -207,6 +261,16 @@ def test_curves_are_pictures_of_what_the_files_have(evaluations, tmp_path, capsy
     for name in names:
         assert (output_dir / name).read_bytes().startswith(b'\x89PNG')
     assert sorted(p.name for p in output_dir.iterdir()) == sorted(names)
+
+
+def test_quiet_curves_still_warn_of_what_is_missing(evaluations, tmp_path, capsys):
+    visualize.main(['curves', *evaluations, f'--output_dir={tmp_path}', '--quiet'])
+    output = capsys.readouterr()
+    assert output.out == ''
+    assert output.err == ''.join(
+        f'{name} lacks {evaluations[1]}: made without evaluate.py --thresholds\n'
+        for name in ('roc.png', 'distances.png')
+    )
 
 
 def test_curves_are_drawn_of_what_evaluate_writes(flags, tmp_path, capsys):
@@ -243,17 +307,18 @@ def test_labels_must_be_as_many_as_files(labels, evaluations, capsys):
 
 def test_projector_gets_images_in_equal_steps(flags, tmp_path, capsys):
     output_dir = tmp_path / 'projector'
-    visualize.main(
-        [
-            'projector',
-            f'--dataset={tmp_path / "gallery.csv"}',
-            f'--embeddings={tmp_path / "gallery.h5"}',
-            f'--image_root={tmp_path}',
-            f'--output_dir={output_dir}',
-            '--excluder=market1501',
-            '--num_images=2',
-        ]
-    )
+    argv = [
+        'projector',
+        f'--dataset={tmp_path / "gallery.csv"}',
+        f'--embeddings={tmp_path / "gallery.h5"}',
+        f'--image_root={tmp_path}',
+        f'--output_dir={output_dir}',
+        '--excluder=market1501',
+        '--num_images=2',
+    ]
+    visualize.main([*argv, '--quiet'])
+    assert capsys.readouterr() == ('', '')
+    visualize.main(argv)
     assert capsys.readouterr().out == f'{output_dir}: 2 of 6 images\n'
     assert (output_dir / 'metadata.tsv').read_text(encoding='utf-8') == (
         'pid\tfid\tcamera\n'

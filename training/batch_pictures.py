@@ -48,15 +48,11 @@ def draw_hardest(images, pids, dists):
     pids = np.asarray(pids, object)
     rows = []
     for anchor, positive, negative in find_hardest(pids, dists)[:NUM_ANCHORS]:
-        rows.append(
-            [
-                make_cell(images[anchor], pids[anchor]),
-                *(
-                    make_cell(images[i], f'{dists[anchor, i]:.3g} {pids[i]}')
-                    for i in (positive, negative)
-                ),
-            ]
-        )
+        others = [
+            make_cell(images[i], f'{dists[anchor, i]:.3g} {pids[i]}')
+            for i in (positive, negative)
+        ]
+        rows.append([make_cell(images[anchor], pids[anchor]), *others])
     return draw_grid(rows) if rows else None
 
 

@@ -39,6 +39,34 @@ class RankedQuery(typing.NamedTuple):
     dists: np.ndarray
 
 
+class ChosenQueries(typing.NamedTuple):
+    """The queries to show, those of the lowest average precision first.
+
+    Attributes:
+        rows: int64 [n], rows of the queries.
+        average_precisions: float64 [n], ascending.
+    """
+
+    rows: np.ndarray
+    average_precisions: np.ndarray
+
+
+class Nearest(typing.NamedTuple):
+    """The gallery images to show beside one query, as RankedQuery has them.
+
+    Attributes:
+        first_rank: rank of the nearest match.
+        gallery_rows: int64 [n], nearest first.
+        ranks: int64 [n], 0 = ignored.
+        dists: float32 [n], distances to the query.
+    """
+
+    first_rank: int
+    gallery_rows: np.ndarray
+    ranks: np.ndarray
+    dists: np.ndarray
+
+
 class RankedImages(typing.NamedTuple):
     """What a picture of rankings needs besides the ranks.
 
@@ -66,7 +94,7 @@ def choose_queries(ranks, num_queries, order):
             precision; or 'spread', queries in equal steps of the whole list.
 
     Returns:
-        (rows, aps): int64 [n] rows of the queries; float64 [n], ascending.
+        ChosenQueries.
 
     Raises:
         ValueError: no query has a match.
@@ -80,7 +108,7 @@ def choose_queries(ranks, num_queries, order):
     if order == 'spread':
         places = np.linspace(0, len(ascending) - 1, num_queries).astype(np.int64)
     chosen = ascending[places]
-    return matched[chosen], aps[chosen]
+    return ChosenQueries(rows=matched[chosen], average_precisions=aps[chosen])
 
 
 def rank_queries(rows, aps, query, gallery, is_ignored, metric, top_k):
@@ -101,7 +129,15 @@ def rank_queries(rows, aps, query, gallery, is_ignored, metric, top_k):
         for i, row in enumerate(block):
             is_match = (gallery.pids == query.pids[row]) & ~ignored[i]
             nearest = find_nearest(dists[i], ignored[i], is_match, top_k)
-            yield RankedQuery(row, aps[start + i], is_match.sum(), *nearest)
+            yield RankedQuery(
+                row=row,
+                average_precision=aps[start + i],
+                num_matches=is_match.sum(),
+                first_rank=nearest.first_rank,
+                gallery_rows=nearest.gallery_rows,
+                ranks=nearest.ranks,
+                dists=nearest.dists,
+            )
 
 
 def find_nearest(dists, is_ignored, is_match, top_k):
@@ -114,8 +150,7 @@ def find_nearest(dists, is_ignored, is_match, top_k):
         top_k: how many that count, at most.
 
     Returns:
-        (first_rank, gallery_rows, ranks, dists): int and [n], [n], [n], as RankedQuery
-        describes them.
+        Nearest.
     """
     order = np.argsort(dists, kind='stable')
     num_counted = np.cumsum(~is_ignored[order])
@@ -126,4 +161,9 @@ def find_nearest(dists, is_ignored, is_match, top_k):
         places = np.append(places, first_match)
     rows = order[places]
     ranks = np.where(is_ignored[rows], 0, num_counted[places])
-    return num_counted[first_match], rows, ranks, dists[rows]
+    return Nearest(
+        first_rank=num_counted[first_match],
+        gallery_rows=rows,
+        ranks=ranks,
+        dists=dists[rows],
+    )

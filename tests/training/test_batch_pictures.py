@@ -15,9 +15,8 @@ def test_hardest_pairs_are_found_and_the_worst_anchor_comes_first():
     dists = np.abs(points[:, None] - points[None])
     pids = np.array(['a', 'a', 'b', 'b'], object)
     # Positive minus negative: 0 -> 1-3, 1 -> 1-2, 3 -> 4-2, 7 -> 4-6.
-    assert batch_pictures.find_hardest(pids, dists) == [
-        *((2, 3, 1), (1, 0, 2), (0, 1, 2), (3, 2, 1)),
-    ]
+    expected = [(2, 3, 1), (1, 0, 2), (0, 1, 2), (3, 2, 1)]
+    assert batch_pictures.find_hardest(pids, dists) == expected
 
 
 def test_anchor_without_a_positive_or_negative_is_left_out():

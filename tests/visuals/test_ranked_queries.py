@@ -48,11 +48,12 @@ def find(dists, ignored, matches, top_k):
     """Return find_nearest's first rank, rows and ranks, as lists."""
     is_ignored, is_match = np.zeros((2, len(dists)), bool)
     is_ignored[ignored] = is_match[matches] = True
-    first_rank, rows, ranks, nearest = ranked_queries.find_nearest(
+    nearest = ranked_queries.find_nearest(
         np.float32(dists), is_ignored, is_match, top_k
     )
-    assert nearest.tolist() == [dists[row] for row in rows]
-    return first_rank, rows.tolist(), ranks.tolist()
+    rows = nearest.gallery_rows.tolist()
+    assert nearest.dists.tolist() == [dists[row] for row in rows]
+    return nearest.first_rank, rows, nearest.ranks.tolist()
 
 
 def test_the_ignored_are_shown_on_the_way_but_have_no_rank():
