@@ -1,11 +1,36 @@
 """What holds for every test."""
 
+import random
+import sys
+
+import numpy as np
 import pytest
 
 # Before anything imports TensorFlow: common.py sets how it computes, and a test that
 # compares a run within pytest with one of a command needs the same arithmetic in both.
 import common  # noqa: F401
 import tiny_run
+
+
+def seed_everything():
+    """Let random numbers be the same in every run, whatever the order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    # Only if a test has imported it: that takes seconds.
+    if 'keras' in sys.modules:
+        sys.modules['keras'].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def seeded_module():
+    """Seed before the fixtures that a module's tests share."""
+    seed_everything()
+
+
+@pytest.fixture(autouse=True)
+def seeded_test(request):
+    """Seed before each test, and its own fixtures."""
+    seed_everything()
 
 
 @pytest.fixture(scope='module')

@@ -35,8 +35,11 @@ def test_products_are_half_and_embeddings_and_variables_float32(name):
 
 @pytest.mark.parametrize(
     'name, digits',
-    # Bits of the significand, and a factor of 8 for the roundings of seven layers.
-    [('bfloat16', 8 * 2**-8), ('float16', 8 * 2**-11)],
+    # Seven layers round weights and activations, 14 times by at most half a unit in the
+    # last place, 2**-8 and 2**-11. Independent errors add up like their squares: at
+    # most sqrt(14) < 4 of these. Over twelve seeds the rms was 0.2 to 0.5 of this bound;
+    # bfloat16 in the place of float16 is at 1.5 to 3.
+    [('bfloat16', 4 * 2**-8), ('float16', 4 * 2**-11)],
 )
 def test_half_embeddings_are_as_near_as_their_digits(name, digits):
     embedders = [
@@ -46,7 +49,7 @@ def test_half_embeddings_are_as_near_as_their_digits(name, digits):
     embedders[1].set_weights(embedders[0].get_weights())
     images = tf.random.stateless_uniform((4, 64, 32, 3), [1, 2], 0, 255)
     exact, rounded = (network(images)['emb'].numpy() for network in embedders)
-    error = np.abs(rounded - exact).max() / np.sqrt(np.mean(exact**2))
+    error = np.sqrt(np.mean((rounded - exact) ** 2) / np.mean(exact**2))
     assert 0 < error < digits
 
 
