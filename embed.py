@@ -128,7 +128,7 @@ def add_output_flags(parser):
         'file that one call without --shard writes. Needs the other flags of the '
         'parts. The parts stay.',
     )
-    output.add_argument('--quiet', action='store_true', help='No progress, no report.')
+    common.add_quiet(output)
 
 
 def parse_args(argv):

@@ -37,7 +37,7 @@ def test_products_are_half_and_embeddings_and_variables_float32(name):
     'name, digits',
     # Seven layers round weights and activations, 14 times by at most half a unit in the
     # last place, 2**-8 and 2**-11. Independent errors add up like their squares: at
-    # most sqrt(14) < 4 of these. Over twelve seeds the rms was 0.2 to 0.5 of this bound;
+    # most sqrt(14) < 4 of these. Over twelve seeds the rms was 0.2 to 0.5 of the bound;
     # bfloat16 in the place of float16 is at 1.5 to 3.
     [('bfloat16', 4 * 2**-8), ('float16', 4 * 2**-11)],
 )
