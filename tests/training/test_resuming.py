@@ -1,0 +1,203 @@
+"""A run that goes on: its state, and whose flags count."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+import common
+import tiny_run
+from run_files import (
+    assert_same_state,
+    change_args,
+    list_names,
+    log_of,
+    parse,
+    read_args,
+    read_array,
+)
+
+pytestmark = pytest.mark.usefixtures('one_block_net')
+
+
+def test_resumed_run_equals_the_uninterrupted_one(experiment, finished):
+    tiny_run.resume(experiment)
+    assert_same_state(
+        tiny_run.read_checkpoint(experiment, 4), tiny_run.read_checkpoint(finished, 4)
+    )
+    for name in ('embeddings', 'losses', 'fids'):
+        np.testing.assert_array_equal(
+            read_array(experiment, name), read_array(finished, name)
+        )
+
+
+def test_resumed_schedule_and_optimizer_equal_the_uninterrupted_ones(data, tmp_path):
+    flags = [
+        *('--train_iterations', '4', '--decay_start_iteration', '2'),
+        *('--optimizer', 'adamw', '--weight_decay', '0.1'),
+        *('--warmup_iterations', '3', '--adam_beta1_at_decay', '0.5'),
+        *('--color_jitter', '0.2', '--random_erasing', '0.5', '--pad_crop', '2'),
+        *('--checkpoint_frequency', '1'),
+    ]
+    whole, part = tmp_path / 'whole', tmp_path / 'part'
+    tiny_run.start(data, whole, *flags)
+    part.mkdir()
+    for name in ('args.json', *list_names(whole, 'checkpoint-1.*')):
+        shutil.copy(whole / name, part)
+    (part / 'checkpoint').write_text('model_checkpoint_path: "checkpoint-1"\n')
+    tiny_run.resume(part)
+    assert_same_state(
+        tiny_run.read_checkpoint(part, 4), tiny_run.read_checkpoint(whole, 4)
+    )
+
+
+def test_moved_experiment_resumes_where_it_is(monkeypatch, experiment, tmp_path):
+    (experiment / 'checkpoint').write_text(
+        'model_checkpoint_path: "/elsewhere/exp/checkpoint-2"\n'
+    )
+    change_args(experiment, experiment_root='/elsewhere/exp')
+    experiment.rename(tmp_path / 'moved')
+    monkeypatch.chdir(tmp_path)
+    tiny_run.resume('moved')
+    assert (tmp_path / 'moved' / 'checkpoint-4.index').is_file()
+    assert sorted(os.listdir(tmp_path)) == ['moved']
+    assert read_args(tmp_path / 'moved')['experiment_root'] == 'moved'
+
+
+def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'exp')
+    before = list_names(tmp_path / 'exp', '*')
+    assert tiny_run.resume(tmp_path / 'exp') is None
+    assert list_names(tmp_path / 'exp', '*') == before
+    assert log_of(tmp_path / 'exp').endswith(
+        'INFO nothing to do: the run is finished after 4 iterations; raise '
+        '--train_iterations to go on\n'
+    )
+
+
+def test_train_iterations_may_grow(experiment):
+    tiny_run.resume(experiment, '--train_iterations', '5')
+    assert '--train_iterations raised from 4 to 5' in log_of(experiment)
+    assert 'finished after 5 iterations' in log_of(experiment)
+    assert read_args(experiment)['train_iterations'] == 5
+    assert read_array(experiment, 'losses').shape == (5, 4)
+
+
+def test_train_iterations_may_not_shrink(experiment):
+    args, notes = parse(
+        ['--experiment_root', str(experiment), '--resume', '--train_iterations', '3'],
+    )
+    assert args.train_iterations == 4
+    assert notes == [
+        '--train_iterations 3 ignored: the stored 4 wins when resuming; it can only be '
+        'raised',
+    ]
+
+
+def test_stored_value_wins_and_the_difference_is_named(experiment):
+    args, notes = parse(
+        [
+            *('--experiment_root', str(experiment), '--resume'),
+            *('--learning_rate', '1', '--margin', '0.5', '--batch_p', '2'),
+        ],
+    )
+    assert (args.learning_rate, args.margin) == (3e-4, 'soft')
+    assert notes == [
+        '--learning_rate 1.0 ignored: the stored 0.0003 wins when resuming',
+        '--margin 0.5 ignored: the stored soft wins when resuming',
+    ]
+
+
+def test_same_train_set_by_a_relative_path_is_no_difference(
+    monkeypatch, data, experiment
+):
+    monkeypatch.chdir(data)
+    argv = ['--experiment_root', str(experiment), '--resume']
+    args, notes = parse([*argv, '--train_set', 'train.csv'])
+    assert notes == []
+    assert args.train_set == [str(data / 'train.csv')]
+
+
+def test_flags_without_mathematics_may_change(data, experiment, tmp_path):
+    copy = shutil.copytree(data, tmp_path / 'copy')
+    args, notes = parse(
+        [
+            *('--experiment_root', str(experiment), '--resume'),
+            *('--image_root', str(copy), '--loading_threads', '3'),
+            *('--checkpoint_frequency', '7', '--histogram_frequency', '9'),
+        ],
+    )
+    assert args.image_root == [str(copy)]
+    assert (args.loading_threads, args.checkpoint_frequency) == (3, 7)
+    assert args.histogram_frequency == 9
+    assert args.detailed_logs  # Stored, and not on the command line.
+    assert notes == []
+
+
+def test_unknown_keys_are_named_and_kept(experiment):
+    change_args(experiment, from_the_future=[1, 2], augment='x')
+    tiny_run.resume(experiment, '--train_iterations', '4')
+    assert (
+        'args.json has keys that this version does not know, kept and ignored: '
+        'augment, from_the_future' in log_of(experiment)
+    )
+    assert read_args(experiment)['from_the_future'] == [1, 2]
+
+
+def test_args_json_of_the_original_is_enough(experiment):
+    # Flags that the original does not have.
+    change_args(experiment, seed=None, histogram_frequency=None)
+    tiny_run.resume(experiment)
+    assert isinstance(read_args(experiment)['seed'], int)
+    assert 'finished after 4 iterations' in log_of(experiment)
+
+
+def test_args_json_of_an_older_version_goes_on_as_it_would_have(experiment, finished):
+    newer = (
+        *('pad_crop', 'color_jitter', 'random_erasing', 'optimizer', 'weight_decay'),
+        *('warmup_iterations', 'adam_beta1_at_decay'),
+    )
+    change_args(experiment, **dict.fromkeys(newer))
+    tiny_run.resume(experiment)
+    assert_same_state(
+        tiny_run.read_checkpoint(experiment, 4), tiny_run.read_checkpoint(finished, 4)
+    )
+    assert set(newer) <= set(read_args(experiment))
+
+
+@pytest.mark.parametrize(
+    'name, value, message',
+    [
+        ('embedding_dim', '128', '--embedding_dim is "128", expected a number'),
+        ('batch_k', 0, 'argument --batch_k: 0 given, at least 1 expected'),
+        ('batch_p', [None], '--batch_p is [null], expected a text or a number'),
+        ('batch_p', 4.0, "argument --batch_p: '4.0' given, a whole number expected"),
+        ('margin', 'hard', "argument --margin: 'hard' given, a number, 'soft' or"),
+        ('learning_rate', float('nan'), 'argument --learning_rate: nan given, a num'),
+        ('flip_augment', 'yes', '--flip_augment is "yes", expected true or false'),
+        ('flip_augment', 1, '--flip_augment is 1, expected true or false'),
+        ('metric', 2, "argument --metric: invalid choice: '2'"),
+        ('image_root', 2, '--image_root is 2, expected a text'),
+        ('train_set', ['a.csv', 2], '--train_set is ["a.csv", 2], expected a text'),
+        ('train_set', {'a': 'b'}, '--train_set is {"a": "b"}, expected a text or'),
+    ],
+)
+def test_stored_value_that_no_flag_takes_is_refused(experiment, name, value, message):
+    change_args(experiment, **{name: value})
+    with pytest.raises(common.InputError) as error:
+        tiny_run.resume(experiment)
+    assert str(error.value).startswith(f'{experiment}/args.json: {message}')
+    assert str(error.value).endswith('; restore what train.py wrote')
+
+
+def test_stored_values_are_checked_before_the_command_lines(experiment):
+    change_args(experiment, decay_start_iteration=-1)
+    args, notes = parse(['--experiment_root', str(experiment), '--resume'])
+    assert (args.decay_start_iteration, notes) == (-1, [])
+
+
+def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
+        tiny_run.resume(tmp_path / 'nothing')
+    assert not (tmp_path / 'nothing').exists()
