@@ -21,21 +21,38 @@ UNIT_CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)  # [16, 2]
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """How a person stands in one image."""
+    """How a person stands in one image; angles in radians.
 
-    yaw: float  # Radians; 0 walks away, pi / 2 to the right, pi towards the camera.
-    phase: float  # Of the step, radians.
-    stride: float  # Largest angle of a leg to the vertical, radians.
-    elbow: float  # Bend of the arms, radians.
+    Attributes:
+        yaw: 0 walks away, pi / 2 to the right, pi towards the camera.
+        phase: of the step.
+        stride: largest angle of a leg to the vertical.
+        elbow: bend of the arms.
+    """
+
+    yaw: float
+    phase: float
+    stride: float
+    elbow: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A visible piece of a person; the painter begins with the largest depth."""
+    """A visible piece of a person; the painter begins with the largest depth.
 
-    depth: float  # Away from the camera, in body heights.
-    outlines: tuple  # float [n, 2] polygons: right of the body's axis, above ground.
+    Attributes:
+        depth: away from the camera, in body heights.
+        outlines: float [n, 2] polygons: right of the body's axis, above ground.
+        cloth: what it is made of.
+    """
+
+    depth: float
+    outlines: tuple
     cloth: Cloth
+
+    def at_depth(self, depth):
+        """Return the same Part, painted as if it were at another depth."""
+        return dataclasses.replace(self, depth=depth)
 
 
 def make_pose(rng, camera):
@@ -49,10 +66,6 @@ def make_pose(rng, camera):
         stride=float(rng.choice([0.05, rng.uniform(0.25, 0.55)], p=[0.2, 0.8])),
         elbow=float(rng.uniform(0.1, 0.6)),
     )
-
-
-#
-# Points are (lateral, up, forward): to the person's right, above ground, ahead.
 
 
 def project(points, yaw):

@@ -13,11 +13,17 @@ from drawn_people.scenes import HEIGHT, WIDTH, crop_scene, mute
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """Where the average person stands in the image, 1 = the image's height or width."""
+    """Where the average person stands in the image, 1 = the image's height or width.
+
+    Attributes:
+        body_height: from the ground to the top of the head.
+        x: of the body's axis; 0.5 is the middle.
+        ground: of the feet, from the top; 1 is the lower edge.
+    """
 
     body_height: float
-    x: float  # Of the body's axis; 0.5 is the middle.
-    ground: float  # Of the feet, from the top; 1 is the lower edge.
+    x: float
+    ground: float
 
 
 # Where a cloth shows its second colour; x from the axis, y above ground, in heights.

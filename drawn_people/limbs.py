@@ -48,7 +48,7 @@ def make_leg(identity, pose, side):
     cloth = identity.skin if is_bare else identity.bottom
     leg = make_limb(joints, skin_radii, cloth, pose.yaw)
     shoe = make_limb([ankle, toe], (0.03, 0.02), identity.shoes, pose.yaw)
-    parts = [leg, dataclasses.replace(shoe, depth=leg.depth)]
+    parts = [leg, shoe.at_depth(leg.depth)]
     if identity.bottom_style == 'shorts':
         hem = 0.15 * joints[0] + 0.85 * joints[1]
         short_leg = [joints[0], hem]
@@ -56,7 +56,7 @@ def make_leg(identity, pose, side):
             make_limb(short_leg, (radii[0], 1.15 * radii[1]), identity.bottom, pose.yaw)
         )
     # Whatever the step, trunk and skirt hide the hips.
-    return [dataclasses.replace(part, depth=part.depth + 1) for part in parts]
+    return [part.at_depth(part.depth + 1) for part in parts]
 
 
 def make_arm(identity, pose, side):
@@ -104,7 +104,7 @@ def make_trunk(identity, pose):
         skirt = [(0.56, 0.09, 0.07), (0.46, 0.112, 0.09), (0.31, 0.135, 0.12)]
         skirt = np.multiply(skirt, (1, girth, girth))
         part = make_barrel(skirt, identity.bottom, pose.yaw)
-        parts.append(dataclasses.replace(part, depth=0.5))
+        parts.append(part.at_depth(0.5))
     return parts
 
 
@@ -121,7 +121,7 @@ def make_head(identity, pose):
     if identity.hair_style != 'bald':
         scalp = make_ball((0, 0.940, -0.018), (0.047, 0.058, 0.044), hair, yaw)
         fringe = make_ball((0, 0.975, 0.012), (0.040, 0.022, 0.042), hair, yaw)
-        parts += [scalp, dataclasses.replace(fringe, depth=-0.02)]
+        parts += [scalp, fringe.at_depth(-0.02)]
     lengths = {'bob': (0.86, 0.052), 'long': (0.74, 0.062)}
     if identity.hair_style in lengths:
         end, width = lengths[identity.hair_style]
@@ -139,7 +139,7 @@ def make_hat(identity, pose):
         return []
     rings = [(0.998, 0.03, 0.03), (0.98, 0.046, 0.048), (crown_bottom, 0.05, 0.053)]
     crown = make_barrel(rings, identity.hat_cloth, pose.yaw)
-    parts = [dataclasses.replace(crown, depth=-0.06)]
+    parts = [crown.at_depth(-0.06)]
     if identity.hat == 'cap':
         peak = [(0.965, 0.04, 0.03), (0.95, 0.045, 0.035)]
         parts.append(make_barrel(peak, identity.hat_cloth, pose.yaw, (0, 0.065)))

@@ -14,13 +14,22 @@ IDENTITY_STREAM, IMAGE_STREAM, PLAN_STREAM = range(3)
 
 @dataclasses.dataclass(frozen=True)
 class Shot:
-    """One image to draw: its subset, its name's numbers, and who is in it."""
+    """One image to draw: its subset, its name's numbers, and who is in it.
+
+    Attributes:
+        subset: one of files.SUBSETS.
+        pid: 0 = distractor, -1 = junk, as Market-1501 writes them.
+        camera: that takes it.
+        index: among the images of this PID and camera.
+        person: number of the identity; None = nobody.
+        is_framed_well: the whole person is in the image, as far as nobody is in front.
+    """
 
     subset: str
-    pid: int  # 0 = distractor, -1 = junk, as Market-1501 writes them.
+    pid: int
     camera: Camera
-    index: int  # Among the images of this PID and camera.
-    person: int | None = None  # Number of the identity; None = nobody.
+    index: int
+    person: int | None = None
     is_framed_well: bool = True
 
 

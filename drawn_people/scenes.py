@@ -11,20 +11,32 @@ from drawn_people.people import make_rng
 HEIGHT, WIDTH = 128, 64  # Pixels, as Market-1501.
 # Drawing larger and averaging is the anti-aliasing; 4 looks no better and is slower.
 SUPERSAMPLING = 3
+CANVAS_HEIGHT, CANVAS_WIDTH = HEIGHT * SUPERSAMPLING, WIDTH * SUPERSAMPLING
 
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A viewpoint and its electronics; the four CAMERAS serve every seed."""
+    """A viewpoint and its electronics; the four CAMERAS serve every seed.
+
+    Attributes:
+        cid: its number in file names.
+        scene: what it sees, a key of SCENES.
+        yaw: usual walking direction in degrees: 0 away, 90 right, 180 towards.
+        gains: white balance: factors of red, green and blue.
+        gamma: above 1 darkens the middle tones.
+        saturation: 1 keeps colours, 0 is black and white.
+        blur: standard deviation in pixels of the final image.
+        body_heights: range of the average person's height, 1 = image height.
+    """
 
     cid: int
     scene: str
-    yaw: float  # Usual walking direction in degrees: 0 away, 90 right, 180 towards.
-    gains: tuple  # White balance: factors of red, green and blue.
-    gamma: float  # Above 1 darkens the middle tones.
-    saturation: float  # 1 keeps colours, 0 is black and white.
-    blur: float  # Standard deviation in pixels of the final image.
-    body_heights: tuple  # Range of the average person's height, 1 = image height.
+    yaw: float
+    gains: tuple
+    gamma: float
+    saturation: float
+    blur: float
+    body_heights: tuple
 
 
 # Milder than real cameras, so that 300 iterations take a plain six-layer network from
@@ -139,8 +151,7 @@ SCENES = {
 def draw_scene(camera):
     """Return all a camera can see, read-only uint8 [H, W, 3], larger than an image."""
     rng = make_rng(camera.cid)
-    height, width = HEIGHT * SUPERSAMPLING, WIDTH * SUPERSAMPLING
-    scene = np.zeros((int(1.15 * height), 5 * width, 3), np.uint8)
+    scene = np.zeros((int(1.15 * CANVAS_HEIGHT), 5 * CANVAS_WIDTH, 3), np.uint8)
     SCENES[camera.scene](scene, rng)
     grain = rng.normal(0, 6, (scene.shape[0], scene.shape[1], 1))
     scene = np.clip(cv2.GaussianBlur(scene, (0, 0), 2) + grain, 0, 255)
@@ -152,7 +163,6 @@ def draw_scene(camera):
 def crop_scene(camera, rng):
     """Return a random piece of a camera's scene, a supersampled canvas to paint on."""
     scene = draw_scene(camera)
-    height, width = HEIGHT * SUPERSAMPLING, WIDTH * SUPERSAMPLING
-    top = rng.integers(0, scene.shape[0] - height + 1)
-    left = rng.integers(0, scene.shape[1] - width + 1)
-    return scene[top : top + height, left : left + width].copy()
+    top = rng.integers(0, scene.shape[0] - CANVAS_HEIGHT + 1)
+    left = rng.integers(0, scene.shape[1] - CANVAS_WIDTH + 1)
+    return scene[top : top + CANVAS_HEIGHT, left : left + CANVAS_WIDTH].copy()
