@@ -116,6 +116,11 @@ class Parser(argparse.ArgumentParser):
             near = suggest(value, action.choices or ())
             raise argparse.ArgumentError(action, error.message + near) from None
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        # The usage shows what to type; errors begin with the name alone.
+        is_package = pathlib.Path(sys.argv[0]).parts[-2:] == (self.prog, '__main__.py')
+        return self.formatter_class(prog='python -m ' * is_package + self.prog)
+
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2 and one line on stderr."""
         self.exit(2, f'{self.prog}: error: {message} (see --help)\n')

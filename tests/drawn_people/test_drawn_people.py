@@ -206,12 +206,27 @@ def test_command_draws_a_contact_sheet_once_and_names_what_it_refuses(
     assert cv2.imread(str(sheet)).shape == (5 * 132, 4 * (3 * 68 + 4), 3)
 
 
-def test_command_reports_a_refusal_in_one_line(tmp_path):
-    (tmp_path / 'thesis.tex').write_text('years of work')
-    command = [sys.executable, '-m', 'drawn_people', str(tmp_path)]
-    result = subprocess.run(
+def run_command(*flags):
+    """Run the command as a user does; return the finished process."""
+    command = [sys.executable, '-m', 'drawn_people', *map(str, flags)]
+    return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=tiny_run.ROOT
     )
+
+
+def test_usage_shows_what_to_type_and_an_error_the_name():
+    assert run_command('--help').stdout.startswith('usage: python -m drawn_people [-h]')
+    result = run_command()
+    assert result.returncode == 2
+    assert result.stderr == (
+        'drawn_people: error: the following arguments are required: output_dir '
+        '(see --help)\n'
+    )
+
+
+def test_command_reports_a_refusal_in_one_line(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('years of work')
+    result = run_command(tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith(f'drawn_people: error: {tmp_path} is not empty')
     assert result.stderr.count('\n') == 1
