@@ -47,7 +47,13 @@ SKIN_COLOURS = ((240, 204, 180), (222, 176, 144), (186, 134, 100), (122, 82, 60)
 
 @dataclasses.dataclass(frozen=True)
 class Cloth:
-    """A fabric: a pattern of two RGB colours that repeats every `period` heights."""
+    """A fabric.
+
+    Attributes:
+        first, second: its RGB colours.
+        pattern: where the second shows, a key of images.PATTERNS.
+        period: in body heights, after which the pattern repeats.
+    """
 
     first: tuple
     second: tuple = (0, 0, 0)
@@ -57,10 +63,23 @@ class Cloth:
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """All that makes a person recognisable; nothing here changes between images."""
+    """All that makes a person recognisable; nothing here changes between images.
 
-    height: float  # Relative to the average person.
-    girth: float  # Width relative to the average person.
+    Attributes:
+        height, girth: tall and wide, relative to the average person.
+        skin, hair, shoes: their Cloths.
+        hair_style: 'short', 'bald', 'bob', 'long' or 'bun'.
+        hat, hat_cloth: 'none', 'cap' or 'beanie', and its Cloth.
+        top, top_style: a Cloth worn as 'shirt', 'jacket', 'coat' or 'dress'.
+        has_long_sleeves: whether the top covers the forearms.
+        front, front_cloth: what only those who meet the person see: 'none', 'logo' or
+            'open' (a jacket), and its Cloth.
+        bottom, bottom_style: a Cloth worn as 'trousers', 'shorts' or 'skirt'.
+        bag, bag_cloth: 'none', 'backpack', 'shoulder' or 'hand', and its Cloth.
+    """
+
+    height: float
+    girth: float
     skin: Cloth
     hair: Cloth
     hair_style: str
@@ -69,7 +88,7 @@ class Identity:
     top: Cloth
     top_style: str
     has_long_sleeves: bool
-    front: str  # What only those who meet the person see: a logo, an open jacket.
+    front: str
     front_cloth: Cloth
     bottom: Cloth
     bottom_style: str
