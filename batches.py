@@ -143,9 +143,7 @@ class TrainingBatches:
         cache: Any = None,
         part: slice = slice(None),
     ) -> None:
-        self.sampler = sampler
         self.paths = paths
-        self.steps = steps
         self.part = part
         self.drawn: collections.deque = (
             collections.deque()
@@ -160,23 +158,14 @@ class TrainingBatches:
 
         part_size = len(range(sampler.batch_size)[part])
         shape = tf.TensorSpec([part_size], tf.int64)
+        # It must not hold this object, which holds the iterator: in such a circle the
+        # iterator would live until Python ends, and its threads keep it from ending.
         dataset = tf.data.Dataset.from_generator(
-            self.draw, output_signature=(shape, shape)
+            functools.partial(draw_batches, sampler, steps, part, self.drawn),
+            output_signature=(shape, shape),
         )
         dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
         self.images = iter(dataset.batch(part_size, drop_remainder=True).prefetch(2))
-
-    def draw(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (rows, numbers) of the part of every batch; numbers tell images apart.
-
-        Images of different batches have different numbers, hence other flips.
-        """
-        batch_size = self.sampler.batch_size
-        for step in self.steps:
-            rows = self.sampler.draw(step)
-            self.drawn.append(rows)
-            numbers = step * batch_size + np.arange(batch_size)
-            yield rows[self.part], numbers[self.part]
 
     def __iter__(self) -> TrainingBatches:
         return self
@@ -196,6 +185,26 @@ class TrainingBatches:
             )
             raise
         return Batch(self.drawn.popleft(), batch_images)
+
+
+def draw_batches(
+    sampler: Sampler, steps: range, part: slice, drawn: collections.deque
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows, numbers) of the part of every batch; numbers tell images apart.
+
+    Images of different batches have different numbers, hence other flips.
+
+    Args:
+        sampler: a Sampler.
+        steps: range, the numbers of the batches.
+        part: slice of each batch.
+        drawn: gets the rows of the whole batches.
+    """
+    for step in steps:
+        rows = sampler.draw(step)
+        drawn.append(rows)
+        numbers = step * sampler.batch_size + np.arange(sampler.batch_size)
+        yield rows[part], numbers[part]
 
 
 def seed_from(seed: int, stream: int) -> np.int64:

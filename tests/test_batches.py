@@ -1,6 +1,8 @@
 """P x K batches: who is in them, and that they depend on (data, seed, step) alone."""
 
 import collections
+import gc
+import weakref
 
 import cv2
 import numpy as np
@@ -120,6 +122,19 @@ def test_parts_of_a_batch_make_up_the_whole_bit_for_bit(paths):
         )
         for share in shares:  # The PIDs of all are needed everywhere.
             np.testing.assert_array_equal(share.rows, rows)
+
+
+def test_batches_that_nobody_wants_any_more_are_let_go(paths):
+    sampler, _ = make_sampler([2] * 4, 2, 2)
+    batch = batches.TrainingBatches(sampler, paths, AUGMENTATION, range(99), 2)
+    next(batch)
+    is_alive = weakref.ref(batch)
+    gc.disable()  # Their threads would keep Python from ending, where no gc comes.
+    try:
+        del batch
+        assert is_alive() is None
+    finally:
+        gc.enable()
 
 
 def test_rows_of_a_batch_are_drawn_once(paths, monkeypatch):
