@@ -40,7 +40,6 @@ CODE = ('*.py', '*.sh', *(f'{d}/*.*' for d in FOLDERS))
 # Commands of the pages that do not run here, and why.
 NOT_RUN = {
     './demo.sh': 'minutes; test_scripts.py runs it with a recording Python',
-    './test.sh': 'it runs this very test; test_scripts.py as above',
     '. .venv/bin/activate': 'the copy has no .venv; our python is on the PATH instead',
     'tensorboard --logdir ~/experiments': 'a server; plot.py reads the same events',
 }

@@ -21,7 +21,7 @@ COMMANDS = sorted(
 )
 
 # Imports of seconds, of which only a run has use.
-SLOW_MODULES = ('tensorflow', 'keras', 'pandas', 'sklearn')
+SLOW_MODULES = ('tensorflow', 'keras', 'pandas', 'scipy', 'sklearn')
 
 HELP = f"""
 import runpy, sys

@@ -96,7 +96,7 @@ def test_recipe_loads_the_net_and_leaves_the_head_random(story):
 def test_experiment_root_holds_what_the_table_says(story):
     names = {p.name for p in (story.home / 'experiments' / 'trinet').iterdir()}
     names = {re.sub(r'(?<=events\.out\.tfevents\.).*', '*', name) for name in names}
-    table = set(re.findall('`([^`]+)`', find_table('file | content')))
+    table = set(re.findall('`([^`]+)`', find_table('file of a run | content')))
     flagged = {'embeddings', 'losses', 'fids', 'best.*'}
     assert table - names == {'checkpoint-STEP.*'} | flagged
     # Two iterations, then one more by the resumed run.
