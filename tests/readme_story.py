@@ -19,13 +19,23 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-import demo_data
 import model
 import nets._resnet
 import trinet_recipe
+from drawn_people.files import write_dataset
 
 ROOT = pathlib.Path(__file__).parents[1]
-CODE = ('*.py', '*.sh', *(f'{d}/*.py' for d in ('nets', 'heads', 'excluders', 'data')))
+
+# Pages whose commands are run, in this order.
+PLAYED = (
+    *('README.md', 'docs/diagnosis.md', 'docs/pretrained.md', 'docs/embedding.md'),
+    'docs/networks.md',
+)
+FOLDERS = (
+    *('nets', 'heads', 'excluders', 'data', 'training', 'embedding', 'evaluation'),
+    *('visuals', 'drawn_people'),
+)
+CODE = ('*.py', '*.sh', *(f'{d}/*.*' for d in FOLDERS))
 
 # Commands of the pages that do not run here, and why.
 NOT_RUN = {
@@ -178,7 +188,7 @@ def furnish_home(home, monkeypatch):
         home: pathlib.Path that does not exist.
         monkeypatch: pytest's.
     """
-    demo_data.write_dataset(
+    write_dataset(
         str(home / 'Market-1501-v15.09.15'),
         seed=0,
         num_train_pids=3,
@@ -187,7 +197,7 @@ def furnish_home(home, monkeypatch):
         num_junk=2,
     )
     for number, image in enumerate(home.glob('*/query/*.jpg')):
-        vehicle = home / 'vehicles' / f'car{number % 2}'
+        vehicle = home / 'vehicles' / f'car{number % 4}'
         vehicle.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, vehicle)
 
@@ -201,7 +211,9 @@ def furnish_home(home, monkeypatch):
     published.mkdir(parents=True)
     moments = {'emb/weights/Adam': arrays['emb/weights'], 'beta1_power': tf.zeros([])}
     write_checkpoint(published / 'checkpoint-25000', arrays | moments)
-    (stored,) = (b.text for b in read_blocks('README.md') if b.language == 'json')
+    (stored,) = (
+        b.text for b in read_blocks('docs/pretrained.md') if b.language == 'json'
+    )
     assert json.loads(stored)['model_name'] == 'resnet_v1_50'
     (published / 'args.json').write_text(stored)
     np.savez(home / 'trinet-market1501.npz', *trinet_recipe.make_arrays())

@@ -24,6 +24,7 @@ import train
 import trinet_embed
 import visualize
 from data import LAYOUT_CHOICES
+from training import flags
 
 PAGES = [
     'README.md',
@@ -37,19 +38,22 @@ README = readme_story.read_page('README.md')
 
 @pytest.fixture(scope='module')
 def story(tmp_path_factory):
-    """README's commands, then those of docs/networks.md, run in order."""
+    """The commands of README and of some pages of docs/, run in order."""
     story = readme_story.Story(tmp_path_factory.mktemp('readme'))
     with pytest.MonkeyPatch.context() as monkeypatch:
         readme_story.furnish_home(story.home, monkeypatch)
-    story.play('README.md')
-    story.play('docs/networks.md')
+    for page in readme_story.PLAYED:
+        story.play(page)
     return story
 
 
-def find_table(heading):
-    """Return the first cells of the README's table under a heading row, as one text."""
-    table = README.partition(f'| {heading} |')[2].partition('\n\n')[0]
-    return '\n'.join(row.split('|')[1] for row in table.splitlines()[2:])
+def find_table(heading, is_wanted=lambda row: True):
+    """Return the first cells of the one table under a heading row, as one text."""
+    texts = [readme_story.read_page(page) for page in PAGES]
+    (text,) = (text for text in texts if f'| {heading} |' in text)
+    table = text.partition(f'| {heading} |')[2].partition('\n\n')[0]
+    rows = [row for row in table.splitlines()[2:] if is_wanted(row)]
+    return '\n'.join(row.split('|')[1] for row in rows)
 
 
 def find_output(story, pattern):
@@ -61,7 +65,7 @@ def find_output(story, pattern):
 def test_every_command_runs(story):
     commands = [
         command
-        for page in ('README.md', 'docs/networks.md')
+        for page in readme_story.PLAYED
         for block in readme_story.read_blocks(page)
         if block.language == 'bash'
         for command in readme_story.split_commands(block.text)
@@ -113,7 +117,13 @@ def test_hdf5_file_holds_what_the_table_says(story):
 
 def test_json_file_has_the_keys_that_the_table_says(story):
     table = set(
-        re.findall('`([^`]+)`', find_table('key of the JSON | content, scores in 0..1'))
+        re.findall(
+            '`([^`]+)`',
+            find_table(
+                'key of the JSON | content, scores in 0..1',
+                lambda row: '| with `--' not in row,  # Keys that flags add.
+            ),
+        )
     )
     evaluation = story.home / 'experiments' / 'trinet' / 'market1501_evaluation.json'
     assert set(json.loads(evaluation.read_text())) == table
@@ -187,7 +197,7 @@ def test_links_point_to_something(page):
             assert anchor in [a.replace(' ', '-') for a in anchors]
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/networks.md'])
+@pytest.mark.parametrize('page', readme_story.PLAYED)
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
     parsers += [c.build_parser() for c in (visualize, plot, trinet_embed)]
@@ -200,6 +210,13 @@ def test_every_flag_named_exists(page):
             assert any(name.startswith(flag) for name in known), flag
         else:
             assert flag in known
+
+
+def test_flags_that_may_change_on_resume_are_those_of_the_code():
+    section = README.partition('## Stop and resume')[2].partition('## ')[0]
+    listed = section.partition('except those that do')[2].partition(') and a larger')[0]
+    named = {flag.removeprefix('--') for flag in re.findall(r'`(--\w+)`', listed)}
+    assert named == set(flags.FREE)
 
 
 @pytest.mark.parametrize('page', PAGES)
