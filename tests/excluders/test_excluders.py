@@ -13,7 +13,7 @@ import excluders
 import golden_evaluation
 from excluders import market1501
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def build(name, gallery_fids):

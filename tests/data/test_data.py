@@ -12,7 +12,7 @@ import scipy.io
 import data
 from data import _lists
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def touch(root, fids):
