@@ -199,6 +199,14 @@ def test_links_point_to_something(page):
             assert anchor in [a.replace(' ', '-') for a in anchors]
 
 
+@pytest.mark.parametrize('page', PAGES)
+def test_no_section_stands_twice(page):
+    text = readme_story.read_page(page)
+    text = re.sub(r'^```.*?^```$', '', text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r'(?m)^##+ (.*)$', text)
+    assert sorted(headings) == sorted(set(headings))
+
+
 @pytest.mark.parametrize('page', readme_story.PLAYED)
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
