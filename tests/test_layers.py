@@ -124,7 +124,9 @@ def test_folded_convolution_has_the_batch_norm_in_kernel_and_biases():
     np.testing.assert_array_equal(kernel, [[[[3]]]])
     np.testing.assert_array_equal(biases, [9])
     np.testing.assert_array_equal(np.ravel(conv(inputs)), [12, 15])
-    with pytest.raises(ValueError, match='conv is folded for inference; it cannot tra'):
+    with pytest.raises(
+        ValueError, match='conv is folded for inference; it cannot train'
+    ):
         conv(inputs, training=True)
 
 
