@@ -1,5 +1,3 @@
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import sklearn.metrics
@@ -108,8 +106,7 @@ def test_one_kind_of_pairs_is_not_enough():
         thresholds.compute_roc(same, different)
 
 
-@hypothesis.given(st.integers(0, 10**6))
-@hypothesis.settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize('seed', range(40))
 def test_roc_is_that_of_the_pairs_themselves(seed):
     # Integers have bins of their own, so that the histogram loses nothing.
     rng = np.random.default_rng(seed)
@@ -117,7 +114,8 @@ def test_roc_is_that_of_the_pairs_themselves(seed):
     query_pids, gallery_pids = list('aabbc'), list('aabbbcccc')
     mask = rng.random((5, 9)) < 0.2
     is_same = np.equal.outer(query_pids, gallery_pids)
-    hypothesis.assume(is_same[~mask].any())
+    assert is_same[~mask].any()
+    assert not is_same[~mask].all()
     same, different = count(matrix, query_pids, gallery_pids, mask)
     roc = thresholds.compute_roc(same, different)
     fpr, tpr, _ = sklearn.metrics.roc_curve(
