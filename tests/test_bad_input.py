@@ -198,11 +198,15 @@ def test_unknown_net_or_head_in_args_json_cannot_embed(data, name, value):
 
 def test_args_json_without_image_root_asks_for_it(data):
     change_args(data / 'exp', image_root=None)
-    with pytest.raises(ValueError, match=r'args\.json has no image_root; give --image'):
+    with pytest.raises(
+        ValueError, match=r'exp/args\.json has no image_root; give --image_root$'
+    ):
         embed.main(embed_flags(data))
     change_args(data / 'exp', image_root=['/a', '/b'])
     with pytest.raises(
-        ValueError, match=r'several image_root \(/a, /b\); say with --im'
+        ValueError,
+        match=r'several image_root \(/a, /b\); say with --image_root which one the '
+        'data set belongs to$',
     ):
         embed.main(embed_flags(data))
     embed.main(embed_flags(data, '--image_root', str(data)))

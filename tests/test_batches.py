@@ -5,6 +5,8 @@ import gc
 import weakref
 
 import cv2
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -44,12 +46,37 @@ def test_images_of_a_pid_are_drawn_as_the_original_draws_them(num_images):
     assert len(firsts) == golden['n_images_of_pid']
 
 
-def test_batch_has_p_pids_with_k_images_side_by_side():
-    sampler, pids = make_sampler([3, 1, 5, 2, 4], batch_p=2, batch_k=3)
-    for step in range(20):
-        drawn = pids[sampler.draw(step)].reshape(2, 3)
-        assert (drawn == drawn[:, :1]).all()
-        assert drawn[0, 0] != drawn[1, 0]
+@hypothesis.given(
+    pids=st.lists(st.sampled_from('abcdefg'), min_size=1, max_size=30),
+    batch_p=st.integers(1, 7),
+    batch_k=st.integers(1, 6),
+    seed=st.integers(0, 2**70),
+    number=st.integers(0, 10**6),
+)
+@hypothesis.settings(deadline=None)
+def test_any_pass_has_p_other_pids_in_each_batch_and_k_images_of_each(
+    pids, batch_p, batch_k, seed, number
+):
+    num_images = collections.Counter(pids)
+    hypothesis.assume(batch_p <= len(num_images))
+    pids = np.array(pids, object)
+    sampler = batches.Sampler(pids, batch_p, batch_k, seed)
+    num_batches = len(num_images) // batch_p
+    steps = range(number * num_batches, (number + 1) * num_batches)
+    visited = []
+    for step in steps:
+        rows = sampler.draw(step)
+        assert rows.shape == (batch_p * batch_k,)
+        for group in rows.reshape(batch_p, batch_k):
+            (pid,) = {*pids[group]}  # Images of a PID stand together.
+            # Again only when all others were drawn as often, a ceil(K / n)th time.
+            most = collections.Counter(group.tolist()).most_common(1)[0][1]
+            assert most <= -(-batch_k // num_images[pid])
+            visited.append(pid)
+        # A run that is resumed here has never drawn the batches before.
+        resumed = batches.Sampler(pids, batch_p, batch_k, seed).draw(step)
+        np.testing.assert_array_equal(resumed, rows)
+    assert len(visited) == len({*visited}) == num_batches * batch_p
 
 
 def test_pass_visits_a_pid_once_and_leaves_out_the_remainder():

@@ -188,7 +188,11 @@ def test_unexplained_mismatch_is_an_error_and_assigns_nothing(arrays, message):
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere is not a checkpoint: no such'):
         checkpoints.WeightsFile(str(tmp_path / 'nowhere'))
-    with pytest.raises(FileNotFoundError, match='not a checkpoint: a directory; expec'):
+    with pytest.raises(
+        FileNotFoundError,
+        match='is not a checkpoint: a directory; expected a file, or what is common to '
+        'the names of several',
+    ):
         checkpoints.WeightsFile(str(tmp_path))
     (tmp_path / 'junk').write_bytes(b'junk' * 100)
     with pytest.raises(ValueError, match='junk is not a readable checkpoint'):

@@ -180,7 +180,7 @@ def test_checkpoint_of_another_net_names_what_it_lacks(experiments):
 
 
 def test_missing_checkpoint_names_those_that_are_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match='has no checkpoint best, nor any oth'):
+    with pytest.raises(FileNotFoundError, match='no checkpoint best, nor any other$'):
         checkpoints.find(str(tmp_path), 'best')
     for name in ('checkpoint-10', 'checkpoint-9', 'best'):
         (tmp_path / f'{name}.index').write_bytes(b'')

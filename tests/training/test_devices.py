@@ -311,7 +311,10 @@ def test_loss_of_a_worker_ends_the_other_and_spares_the_checkpoints(
     assert workers[1 - victim].returncode == 1
     line = stderr.splitlines()[-1]
     assert f'error: worker {victim} (127.0.0.1:' in line
-    assert 'is gone; its own output may say why. Start all workers again and c' in line
+    assert line.endswith(
+        'is gone; its own output may say why. Start all workers again and continue '
+        'with --resume from the last checkpoint'
+    )
     assert not any('Traceback' in line for line in stderr.splitlines())
     # Resumed on two workers after one device: the same losses; and what the killed
     # ones left behind can be resumed on one device.
@@ -332,7 +335,8 @@ def test_worker_with_other_flags_is_named():
         cluster=cluster, exchange=lambda values: [values, others]
     )
     with pytest.raises(
-        ValueError, match='^--batch_p is 18 on worker 0 and 10 on worker 1; use the sam'
+        ValueError,
+        match='^--batch_p is 18 on worker 0 and 10 on worker 1; use the same$',
     ):
         workers.Workers.check_same(
             process, lambda: {'--batch_k': 4, '--batch_p': 18}, 'use the same'

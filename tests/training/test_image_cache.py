@@ -53,7 +53,11 @@ def test_batches_are_the_same_with_and_without_cache(paths):
 
 def test_images_that_do_not_fit_are_refused_beforehand(paths, monkeypatch):
     monkeypatch.setattr(image_cache, 'free_memory', lambda: 1000)
-    with pytest.raises(ValueError, match='--cache: 6 decoded images need 0.0 GB or mo'):
+    with pytest.raises(
+        ValueError,
+        match=r'^--cache: 6 decoded images need 0\.0 GB or more, 0\.0 GB of memory are '
+        'free; leave --cache out$',
+    ):
         image_cache.ImageCache(paths, loading_threads=3)
 
 
