@@ -3,6 +3,7 @@
 import random
 import sys
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -10,6 +11,10 @@ import pytest
 # compares a run within pytest with one of a command needs the same arithmetic in both.
 import common  # noqa: F401
 import tiny_run
+
+# The same examples in every run: a failure can be repeated.
+hypothesis.settings.register_profile('same', derandomize=True)
+hypothesis.settings.load_profile('same')
 
 
 def seed_everything():

@@ -91,7 +91,10 @@ def test_seed_is_drawn_when_absent(data, tmp_path):
         ),
         (['--optimizer', 'nadam'], "argument --optimizer: invalid choice: 'nadam'"),
         (['--weight_decay', '-1'], '-1 given, at least 0 expected'),
-        (['--adam_beta1_at_decay', '1'], '1 given, a number from 0 to below 1 expect'),
+        (
+            ['--adam_beta1_at_decay', '1'],
+            '1 given, a number from 0 to below 1 expected',
+        ),
         (
             ['--optimizer', 'adamw'],
             '--optimizer adamw without --weight_decay is adam; give it one, such as '
@@ -142,7 +145,9 @@ def test_pre_crop_size_does_not_matter_without_crops(data, tmp_path):
 def test_new_run_in_a_filled_directory_is_refused(capsys, data, tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     line = refuse(capsys, tiny_run.flags(data, tmp_path))
-    assert 'is not empty; add --resume to continue it, or choose a new dir' in line
+    assert (
+        'is not empty; add --resume to continue it, or choose a new directory' in line
+    )
     assert os.listdir(tmp_path) == ['notes.txt']
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import checkpoints
+import common
 import tiny_run
 from run_files import (
     list_names,
@@ -64,7 +65,11 @@ def test_second_ctrl_c_stops_at_once():
 def test_infinite_loss_stops_the_run_and_names_the_iteration(data, tmp_path):
     # One PID only: every anchor's nearest negative is infinitely far.
     more = ['--batch_p', '1', '--margin', 'none']
-    with pytest.raises(ValueError, match='the loss became -inf in iteration 1; the la'):
+    with pytest.raises(
+        common.InputError,
+        match=r'^the loss became -inf in iteration 1; the last good checkpoint is '
+        r'.*/exp/checkpoint-0\. Start anew with a lower --learning_rate, or with that',
+    ):
         tiny_run.start(data, tmp_path / 'exp', *more)
     assert list_names(tmp_path / 'exp', 'checkpoint-*.index') == ['checkpoint-0.index']
 
@@ -74,7 +79,7 @@ def test_infinite_loss_stops_the_run_and_names_the_iteration(data, tmp_path):
     [
         # The third update ruins the weights; the fourth loss shows it.
         ('0', 'the loss became nan in iteration 4; .*checkpoint-0. Start anew', [0]),
-        ('1', 'no longer finite in iteration 3; .*checkpoint-2. Start an', [0, 1, 2]),
+        ('1', 'no longer finite in iteration 3; .*checkpoint-2. Start anew', [0, 1, 2]),
     ],
 )
 def test_diverged_weights_are_no_checkpoint(

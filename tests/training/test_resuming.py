@@ -174,7 +174,11 @@ def test_args_json_of_an_older_version_goes_on_as_it_would_have(experiment, fini
         ('batch_p', [None], '--batch_p is [null], expected a text or a number'),
         ('batch_p', 4.0, "argument --batch_p: '4.0' given, a whole number expected"),
         ('margin', 'hard', "argument --margin: 'hard' given, a number, 'soft' or"),
-        ('learning_rate', float('nan'), 'argument --learning_rate: nan given, a num'),
+        (
+            'learning_rate',
+            float('nan'),
+            'argument --learning_rate: nan given, a number',
+        ),
         ('flip_augment', 'yes', '--flip_augment is "yes", expected true or false'),
         ('flip_augment', 1, '--flip_augment is 1, expected true or false'),
         ('metric', 2, "argument --metric: invalid choice: '2'"),
