@@ -115,7 +115,8 @@ def to_words(stored_parser, name, value, default):
         return [f'--{name}'] * value
     if value is None and default is None:
         return []
-    if is_switch or not all(type(item) in (str, int, float) for item in items):
+    is_list = isinstance(value, list) and name not in SEVERAL
+    if is_switch or is_list or not all(type(i) in (str, int, float) for i in items):
         stored_parser.error(
             f'--{name} is {json.dumps(value)}, expected '
             + ('true or false' if is_switch else 'a text or a number')

@@ -1,13 +1,17 @@
 """A run that goes on: its state, and whose flags count."""
 
+import json
 import os
 import shutil
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 import common
 import tiny_run
+import train
 from run_files import (
     assert_same_state,
     change_args,
@@ -17,6 +21,7 @@ from run_files import (
     read_args,
     read_array,
 )
+from training import flags, resuming
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
@@ -205,3 +210,114 @@ def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(FileNotFoundError, match='no args.json .* --experiment_root'):
         tiny_run.resume(tmp_path / 'nothing')
     assert not (tmp_path / 'nothing').exists()
+
+
+def test_null_is_no_value_of_a_flag_that_has_one(experiment):
+    stored = read_args(experiment) | {'batch_p': None}
+    (experiment / 'args.json').write_text(json.dumps(stored))
+    with pytest.raises(common.InputError, match='--batch_p is null, expected a text'):
+        tiny_run.resume(experiment)
+
+
+# --- any args.json ---------------------------------------------------------------
+
+FLAGS = sorted(vars(train.build_parser().parse_args(['--experiment_root', 'x'])))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+# Values that flags have, so that not nearly all are refused.
+LIKELY = st.sampled_from(
+    [
+        1,
+        2,
+        0,
+        0.5,
+        3e-4,
+        'soft',
+        'none',
+        'adam',
+        'direct',
+        'euclidean',
+        -1,
+        'a b',
+        '-x',
+        '7',
+    ]
+)
+
+
+def read_stored(directory, stored):
+    """Return what resuming.read_stored makes of args.json with this content."""
+    (directory / 'args.json').write_text(json.dumps(stored))
+    parser = flags.add_flags(resuming.StoredParser('args.json'))
+    return resuming.read_stored(parser, str(directory))
+
+
+# Few at a time: one that is refused hides what the others do.
+@hypothesis.given(
+    st.dictionaries(st.sampled_from([*FLAGS, 'new']), LIKELY | JSON, max_size=2)
+)
+@hypothesis.settings(
+    max_examples=600,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+def test_any_args_json_is_read_as_it_is_or_refused_in_one_line(tmp_path, stored):
+    message = None
+    try:
+        read = read_stored(tmp_path, stored)
+    except common.InputError as error:
+        message = str(error)
+    if message is not None:
+        assert message.startswith('args.json: ')
+        assert message.endswith('; restore what train.py wrote')
+        return
+    kept = {k: v for k, v in stored.items() if k not in resuming.OF_ONE_CALL}
+    assert set(read) == set(kept)
+    assert resuming.to_json(read) == resuming.to_json(
+        # One path in a list means what it means alone.
+        {
+            k: [v] if k in resuming.SEVERAL and isinstance(v, str) else v
+            for k, v in kept.items()
+        }
+    )
+
+
+@hypothesis.given(
+    batch_p=st.integers(1, 10**6),
+    rate=st.floats(1e-30, 1e30),
+    margin=st.floats(-1e9, 1e9) | st.sampled_from(['soft', 'none']),
+    decay=st.integers(-1, 10**6),
+    paths=st.lists(
+        st.text(st.characters(codec='utf-8', exclude_characters='\0'), min_size=1).map(
+            '/{}'.format
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    flips=st.booleans(),
+)
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+def test_what_a_command_line_gave_comes_back_from_args_json(
+    tmp_path, batch_p, rate, margin, decay, paths, flips
+):
+    words = [
+        '--experiment_root=x',
+        f'--batch_p={batch_p}',
+        f'--learning_rate={rate}',
+        f'--margin={margin}',
+        f'--decay_start_iteration={decay}',
+        '--train_set',
+        *paths,
+        *['--flip_augment'] * flips,
+    ]
+    given = vars(train.build_parser().parse_args(words))
+    read = read_stored(tmp_path, resuming.to_json(given | {'image_root': ['/a']}))
+    for name in ('batch_p', 'learning_rate', 'margin', 'decay_start_iteration'):
+        assert read[name] == given[name]
+    assert (read['train_set'], read['flip_augment']) == (paths, flips)
