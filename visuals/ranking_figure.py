@@ -1,10 +1,8 @@
 """Rankings as one picture: a row per query, then what it finds, nearest first."""
 
-import re
-
 import numpy as np
 
-from visuals import thumbnails
+from visuals import texts, thumbnails
 
 CELL_WIDTH = 1.1  # Inches; a picture ten images wide then fits a screen.
 DOTS_PER_INCH = 110
@@ -13,12 +11,6 @@ MATCH_COLOUR, WRONG_COLOUR = 'limegreen', 'red'
 
 CAPTION_SIZE, TITLE_SIZE = 8, 10  # Points.
 LINE_HEIGHT = 0.145  # Inches of a line of a caption.
-LEGEND_WIDTH = 2.6  # Inches of an entry of the legend, at least.
-
-POINTS_PER_INCH = 72
-
-# Letters are drawn at whole pixels, so that a line comes out wider than its outlines.
-SLACK = 0.95
 
 
 def draw(ranked, images, top_k, title):
@@ -44,11 +36,8 @@ def draw(ranked, images, top_k, title):
     num_lines = sum(max(text.count('\n') + 1 for text in row) for row in captions)
     cells_height = len(ranked) * (CELL_WIDTH * float(aspect) + 0.2)
     width = CELL_WIDTH * (top_k + 1.4)
-    title = wrap(title, width, TITLE_SIZE)
+    title = texts.wrap(title, width, TITLE_SIZE)
     height = cells_height + LINE_HEIGHT * num_lines + 0.2 * (title.count('\n') + 1)
-    handles = list_signs(ranked)
-    num_columns = max(1, min(len(handles), int(width / LEGEND_WIDTH)))
-    height += 0.2 * -(-len(handles) // num_columns) + 0.2
     figure = Figure(figsize=(width, height), layout='constrained')
     figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     # One empty column, narrow, keeps the query apart from what it found.
@@ -57,18 +46,12 @@ def draw(ranked, images, top_k, title):
     )
     for axes in all_axes.flat:
         axes.axis('off')
-    for axes_of_row, one, image, texts in zip(
+    for axes_of_row, one, image, captions_of_row in zip(
         all_axes, ranked, query_images, captions, strict=True
     ):
-        draw_image(axes_of_row[0], image, 'black', texts[0])
-        draw_gallery(axes_of_row[2:], one, images, texts[1:])
-    figure.legend(
-        handles=handles,
-        loc='outside lower center',
-        ncols=num_columns,
-        fontsize=CAPTION_SIZE,
-        frameon=False,
-    )
+        draw_image(axes_of_row[0], image, 'black', captions_of_row[0])
+        draw_gallery(axes_of_row[2:], one, images, captions_of_row[1:])
+    add_legend(figure, ranked)
     return figure
 
 
@@ -93,12 +76,12 @@ def caption_row(one, images, top_k):
     state = f'AP {one.average_precision:.0%}'
     if not one.num_matches:
         state = 'no match' if one.is_known else 'not in gallery'
-    captions = [f'{wrap(query_pid, CELL_WIDTH, CAPTION_SIZE)}\n{state}']
+    captions = [f'{texts.wrap(query_pid, CELL_WIDTH, CAPTION_SIZE)}\n{state}']
     for place in find_shown(one, top_k):
         pid = images.gallery.pids[one.gallery_rows[place]]
         # In black and white, the sign says what the border says in colour.
         sign = ('✓ ' if pid == query_pid else '✗ ') if one.is_known else ''
-        name = wrap(pid, CELL_WIDTH, CAPTION_SIZE)
+        name = texts.wrap(pid, CELL_WIDTH, CAPTION_SIZE)
         captions.append(f'{name}\n{sign}{one.dists[place]:#.4g}')
     return captions
 
@@ -124,54 +107,23 @@ def draw_image(axes, image, colour, caption):
     axes.spines[:].set(color=colour, linewidth=BORDER_WIDTH)
 
 
-def list_signs(ranked):
-    """Return the handles of the legend: what the borders mean that there are.
+def add_legend(figure, ranked):
+    """Add to a figure what the borders mean that there are.
 
     Args:
+        figure: of matplotlib.
         ranked: list of ranked_queries.RankedQuery.
     """
     from matplotlib.patches import Patch
 
-    signs = [('black', 'query: PID, average precision')]
+    signs = {'query: PID, average precision': 'black'}
     if any(one.is_known for one in ranked):
-        signs += [
-            (MATCH_COLOUR, '✓ the same PID: PID, distance'),
-            (WRONG_COLOUR, '✗ another PID: PID, distance'),
-        ]
+        signs['✓ the same PID: PID, distance'] = MATCH_COLOUR
+        signs['✗ another PID: PID, distance'] = WRONG_COLOUR
     if not all(one.is_known for one in ranked):
-        signs.append(('none', 'no border: the gallery lacks the PID'))
-    return [
-        Patch(facecolor='none', edgecolor=colour, linewidth=2, label=text)
-        for colour, text in signs
+        signs['no border: the gallery lacks the PID'] = 'none'
+    patches = [
+        Patch(facecolor='none', edgecolor=colour, linewidth=2)
+        for colour in signs.values()
     ]
-
-
-def wrap(text, width, size):
-    """Return a text in lines of at most a width, broken after a separator if it can be.
-
-    Args:
-        text: one line.
-        width: inches.
-        size: of the letters, points.
-    """
-    lines = []
-    while text:
-        count = len(text)
-        while count > 1 and measure(text[:count], size) > SLACK * width:
-            count -= 1
-        if count < len(text):
-            ends = [found.end() for found in re.finditer(r'[\s_/.-]', text[:count])]
-            count = ends[-1] if ends else count
-        lines.append(text[:count].strip())
-        text = text[count:].lstrip()
-    return '\n'.join(lines)
-
-
-def measure(text, size):
-    """Return the width in inches of a text of letters of `size` points."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(size=size)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return width / POINTS_PER_INCH
+    texts.add_legend(figure, patches, list(signs), CAPTION_SIZE)

@@ -129,15 +129,3 @@ def test_no_text_is_cut_off_or_runs_into_another(pid, top_k, tmp_path):
     assert ''.join(texts[0].get_text().split()) == ''.join(f'{pid}AP50%'.split())
     width = ranking_figure.CELL_WIDTH * figure.dpi
     assert all(box.width > 0.8 * width for box in boxes[-len(shown) :])
-
-
-def test_lines_are_broken_after_separators():
-    size = ranking_figure.CAPTION_SIZE
-    width = ranking_figure.measure('golden_retriever_fro', size)
-    assert ranking_figure.wrap(LONG_PID, width, size).split('\n') == [
-        'golden_retriever_',
-        'from_the_park_2',
-    ]
-    assert ranking_figure.wrap('0' * 25, width, size).replace('\n', '') == '0' * 25
-    assert ranking_figure.wrap('one two', 9, size) == 'one two'
-    assert ranking_figure.wrap('abc', 0, size) == 'a\nb\nc'
