@@ -104,8 +104,10 @@ def test_the_legend_explains_the_borders_that_there_are(known, texts, tmp_path):
     np.testing.assert_allclose(colours, expected)
 
 
-@pytest.mark.parametrize('pid', [LONG_PID, 'W' * 40, '12', '$1_{ and $', 'a b ' * 9])
-@pytest.mark.parametrize('top_k', [1, 3])
+@pytest.mark.parametrize(
+    'pid, top_k',
+    [(LONG_PID, 3), ('W' * 40, 1), ('12', 3), ('$1_{ and $', 1), ('a b ' * 9, 2)],
+)
 def test_no_text_is_cut_off_or_runs_into_another(pid, top_k, tmp_path):
     images = make_images(tmp_path, [pid] * 2, [pid] * 3)
     ranked = [make_ranked(row, {i: i + 1 for i in range(top_k)}) for row in range(2)]
