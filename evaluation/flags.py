@@ -124,7 +124,7 @@ def add_rerank_flags(parser):
 
 def share(text):
     """argparse type: a number from 0 to 1."""
-    value = float(text)
+    value = common.number(text, float, 'a number from 0 to 1')
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} given, 0 to 1 expected')
     return value
