@@ -94,23 +94,22 @@ def build_parser():
 def read_events(experiment_root):
     """Return {tag: Curve} of the scalars and histograms in a directory's events.
 
-    Pictures, and whatever else there is, are not read.
+    Pictures, and whatever else there is, are not read. Events of TensorFlow 1, as the
+    original and `train.py` write scalars, and of TensorFlow 2 are the same here.
 
     Raises:
         FileNotFoundError: there are no events.
         ValueError: there are, but none of train.py's curves.
     """
     # Here, not above: it imports TensorFlow, which --help need not wait for.
-    from tensorboard.backend.event_processing import event_accumulator
+    from tensorboard.backend.event_processing import plugin_event_accumulator
 
-    events = event_accumulator.EventAccumulator(
-        experiment_root, size_guidance={event_accumulator.TENSORS: 0}
+    events = plugin_event_accumulator.EventAccumulator(
+        experiment_root, size_guidance={plugin_event_accumulator.TENSORS: 0}
     )
     events.Reload()
     tags = events.Tags()['tensors']
-    # Of TensorFlow 1, as the original wrote them.
-    older = [*events.Tags()['scalars'], *events.Tags()['histograms']]
-    if not tags and not older:
+    if not tags:
         raise common.MissingFileError(
             f'no TensorBoard events in {experiment_root}; expected an experiment root '
             'of train.py'
@@ -124,7 +123,7 @@ def read_events(experiment_root):
     if not set(curves) & set(CURVES):
         raise common.InputError(
             f'none of the curves of train.py is among the TensorBoard events in '
-            f'{experiment_root} (first: {sorted([*tags, *older])[0]}); expected an '
+            f'{experiment_root} (first: {min(tags)}); expected an '
             'experiment root of train.py'
         )
     return {tag: read_tag(events.Tensors(tag)) for tag in curves}
@@ -140,7 +139,14 @@ def read_tag(events):
     in_time = sorted(events, key=lambda event: event.wall_time)
     by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in in_time}
     steps = sorted(by_step)
-    return Curve(np.array(steps), np.array([by_step[step] for step in steps]))
+    values = [by_step[step] for step in steps]
+    if values[0].ndim == 2:
+        # TensorFlow 1's histograms have as many buckets as they need.
+        most = max(map(len, values))
+        values = [np.pad(v, ((0, most - len(v)), (0, 0)), 'edge') for v in values]
+        for histogram, step in zip(values, steps, strict=True):
+            histogram[len(by_step[step]) :, 2] = 0
+    return Curve(np.array(steps), np.array(values))
 
 
 def smooth(values):

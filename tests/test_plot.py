@@ -181,6 +181,28 @@ def test_curve_that_a_run_lacks_is_left_out_and_named(tmp_path, capsys):
     assert 'images/batch' not in plot.read_events(str(tmp_path / 'some'))
 
 
+def test_events_of_tensorflow_1_are_read(tmp_path):
+    writer = tf.summary.create_file_writer(str(tmp_path))
+    with writer.as_default():
+        for step, values in ((1, [1.0, 2.0, 3.0]), (2, [2.0] * 4)):
+            for proto in (
+                tf.raw_ops.ScalarSummary(tags='loss', values=0.5 * step),
+                tf.raw_ops.HistogramSummary(tag='embedding_lengths', values=values),
+            ):
+                tf.summary.experimental.write_raw_pb(proto, step)
+    writer.close()
+    events = plot.read_events(str(tmp_path))
+    assert events['loss'].steps.tolist() == [1, 2]
+    assert events['loss'].values.tolist() == [0.5, 1.0]
+    histograms = events['embedding_lengths'].values
+    assert histograms[:, :, 2].sum(axis=1).tolist() == [3, 4]
+    # Buckets grow by a tenth: so near is the median.
+    medians = [plot.histogram_quantiles(h)[1] for h in histograms]
+    np.testing.assert_allclose(medians, [2, 2], rtol=0.1)
+    plot.main([str(tmp_path), '--quiet', f'--filename={tmp_path}/old.png'])
+    assert (tmp_path / 'old.png').exists()
+
+
 def test_events_of_something_else_are_refused(tmp_path):
     writer = tf.summary.create_file_writer(str(tmp_path))
     with writer.as_default(step=1):
