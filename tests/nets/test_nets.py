@@ -13,6 +13,7 @@ import model
 import nets._keras
 import nets._resnet
 import nets.lunet
+import roundings
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 
@@ -180,6 +181,73 @@ def test_lunet_halves_the_resolution_five_times():
     assert outputs['lunet/stage6'].shape == (1, 2, 1, 1024)
     assert outputs['lunet'].shape == (1, 1024)
     np.testing.assert_allclose(nets.lunet.leaky_relu([-10.0, 10.0]), [-3, 10])
+
+
+# --- where training starts ---------------------------------------------------------
+
+# What a truncated normal, cut at two deviations, keeps of its deviation: the root of
+# 1 - 2 * 2 * phi(2) / (Phi(2) - Phi(-2)), phi(2) = 0.0539910, Phi(2) = 0.9772499.
+KEPT_BY_CUT = np.sqrt(1 - 4 * 0.0539910 / (2 * 0.9772499 - 1))
+
+
+def kernel_deviation(net, shape):
+    """Return the deviation that slim draws a convolution's kernel with, before the cut.
+
+    MobileNet's is 0.09 as it is cut; the others' leaves 2 / fan-in after the cut.
+    """
+    if net.startswith('mobilenet_v1'):
+        return 0.09
+    return np.sqrt(2 / np.prod(shape[:-1])) / KEPT_BY_CUT
+
+
+@pytest.mark.parametrize('net', sorted({*NET_CHOICES} - {*KERAS_NETS}))
+def test_kernels_start_as_slim_draws_them(net):
+    variables = body_of(random_model(net)).trainable_variables
+    kernels = [v for v in variables if len(v.shape) == 4]
+    assert len(kernels) > 5
+    for kernel in kernels:
+        units = kernel.numpy() / kernel_deviation(net, kernel.shape)
+        # Cut off, and not somewhere further out: a twentieth would lie beyond.
+        assert 1.5 < np.abs(units).max() <= 2 * (1 + 1e-6), kernel.path
+        # A normal's sample variance deviates by the root of 2 / n, a cut one's by less.
+        slack = 6 * np.sqrt(2 / units.size)
+        variance = np.mean(units**2.0) / KEPT_BY_CUT**2
+        assert abs(variance - 1) < slack, kernel.path
+        assert abs(units.mean()) < 6 / np.sqrt(units.size), kernel.path
+    # No two start with the same numbers.
+    assert len({k.numpy().ravel()[:9].tobytes() for k in kernels}) == len(kernels)
+    constants = {'gamma': 1, 'beta': 0, 'biases': 0}
+    for variable in variables:
+        if len(variable.shape) == 1:
+            value = constants[variable.path.rpartition('/')[2]]
+            np.testing.assert_array_equal(variable, np.full(variable.shape, value))
+
+
+@pytest.mark.parametrize('head', HEAD_CHOICES)
+def test_embedding_starts_orthogonal(head):
+    variables = {v.path: v for v in random_model('mobilenet_v1_1_224', head).variables}
+    weights = variables['emb/weights']
+    # Those of a Glorot start would be 1.3 to 1.5.
+    singular_values = np.linalg.svd(weights, compute_uv=False)
+    allowed = roundings.bound_of_net([weights])
+    np.testing.assert_allclose(singular_values, [1] * 7, rtol=allowed)
+    np.testing.assert_array_equal(variables['emb/biases'], [0] * 7)
+
+
+@pytest.mark.parametrize('head', [head for head in HEAD_CHOICES if head[:2] == 'fc'])
+def test_hidden_layers_start_after_glorot(head):
+    variables = random_model('mobilenet_v1_1_224', head).trainable_variables
+    hidden = [
+        v for v in variables if v.path.endswith('weights') and 'connected' in v.path
+    ]
+    assert hidden
+    for weights in hidden:
+        limit = np.sqrt(6 / sum(weights.shape))
+        units = weights.numpy() / limit  # Uniform in -1..1, of variance 1 / 3.
+        assert 0.999 < np.abs(units).max() <= 1
+        # A uniform's sample variance deviates by the root of 0.8 / n.
+        slack = 6 * np.sqrt(0.8 / units.size)
+        assert abs(3 * np.mean(units**2.0) - 1) < slack
 
 
 # --- the last stride --------------------------------------------------------------
