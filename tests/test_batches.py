@@ -193,9 +193,7 @@ def test_number_of_threads_does_not_change_the_images(paths):
     len(os.sched_getaffinity(0)) < 2, reason='TensorFlow has a thread per processor'
 )
 @pytest.mark.parametrize('kind', ['training', 'in order'])
-def test_as_many_images_are_read_at_the_same_time_as_there_are_threads(
-    paths, monkeypatch, kind
-):
+def test_two_threads_read_two_images_at_the_same_time(paths, monkeypatch, kind):
     # No image is done before another one has begun. Alone it waits in vain, so long
     # that two of them meet on any machine.
     meeting = threading.Barrier(2, timeout=60)

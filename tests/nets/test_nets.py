@@ -162,8 +162,18 @@ def test_nets_are_as_large_as_they_are_elsewhere(net):
 
 
 def test_lunet_with_the_papers_layers_behind_it_has_4_9_million_parameters():
-    body = random_model('lunet').layers[1]
-    trainable = sum(int(np.prod(v.shape)) for v in body.trainable_variables)
+    paper = model.build_model('lunet', 'fc512', 128)
+    variables = {v.path: tuple(v.shape) for v in paper.trainable_variables}
+    behind = {k: v for k, v in variables.items() if not k.startswith('lunet/')}
+    assert behind == {
+        'fully_connected/weights': (1024, 512),
+        'fully_connected/BatchNorm/gamma': (512,),
+        'fully_connected/BatchNorm/beta': (512,),
+        'emb/weights': (512, 128),
+        'emb/biases': (128,),
+    }
+    total = sum(int(np.prod(shape)) for shape in variables.values())
+    trainable = total - sum(int(np.prod(shape)) for shape in behind.values())
     expected, width = 7 * 7 * 3 * 128 + 128, 128
     for depth, filters in [block for stage in nets.lunet.STAGES for block in stage]:
         expected += 2 * width + width * depth  # Batch norm before, then 1x1.
@@ -173,7 +183,7 @@ def test_lunet_with_the_papers_layers_behind_it_has_4_9_million_parameters():
             expected += (width + 1) * filters
         width = filters
     assert trainable == expected + 2 * width == 4302848
-    assert trainable + 1024 * 512 + 2 * 512 + 513 * 128 == 4893824
+    assert total == trainable + 1024 * 512 + 2 * 512 + 513 * 128 == 4893824
 
 
 def test_lunet_halves_the_resolution_five_times():
