@@ -7,7 +7,7 @@
 cosmic-ray makes the faults (mutants), one at a time: another operator, another
 constant, a loop that does not run. For each, the module's tests run in a copy of the
 tree. Prints the mutants that survived, and a row of docs/mutation.md. A mutant is
-killed where a test fails; where the tests take ten times as long as without a fault, it
+killed where a test fails; where the tests take four times as long as without a fault, it
 has timed out, which counts as noticed.
 """
 
@@ -62,7 +62,7 @@ PRELOADED = ('pytest', 'numpy', 'scipy.optimize', 'cv2', 'tensorflow')
 NONE_FAILED = 0
 
 # A mutant's tests may take so many times what they take without one, plus seconds.
-PATIENCE, MORE_PATIENCE = 10, 30
+PATIENCE, MORE_PATIENCE = 4, 20
 
 
 class Mutant(typing.NamedTuple):

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -209,6 +210,72 @@ def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch)
     assert speed.secs_per_iter == 30
     assert [speed.tick(), speed.tick(), speed.tick()] == [1, 1, 3]
     assert speed.secs_per_iter == pytest.approx(5 / 3)
+
+
+def test_speed_is_that_of_the_last_fifty_iterations(monkeypatch):
+    secs = [30.0] * 9 + [2.0] * 25 + [4.0] * 25
+    ends = iter(np.cumsum([100.0, *secs]))
+    monkeypatch.setattr(journal.time, 'perf_counter', lambda: next(ends))
+    speed = journal.Speed()
+    for _ in secs:
+        speed.tick()
+    assert speed.secs_per_iter == pytest.approx(3)
+
+
+def test_validation_is_told_and_is_no_time_of_an_iteration(tmp_path, monkeypatch):
+    # The iterations take 10, 2 and 3 seconds, the validation before the last one 100.
+    clock = iter([50.0, 60.0, 62.0, 165.0])
+    monkeypatch.setattr(journal.time, 'perf_counter', lambda: next(clock))
+    told = []
+    logger = types.SimpleNamespace(info=told.append)
+    steps = (1, 2, 3)
+    iterations = [make_iteration(s, np.arange(4), np.ones((4, 1))) for s in steps]
+    reported = []
+    reporter = types.SimpleNamespace(report=reported.append)
+    with journal.Journal(logger, str(tmp_path), range(3), [reporter], True) as written:
+        for iteration in iterations[:2]:
+            written.write(iteration)
+        scores = types.SimpleNamespace(mAP=0.5, top1=0.25)
+        written.write_validation(2, scores, {'step': 1, 'mAP': 0.625}, 100.0)
+        written.write(iterations[2])
+    assert told == [
+        'validation after iteration 2: mAP 50.00%, top-1 25.00% '
+        '(best mAP 62.50% after iteration 1), 100.0 s'
+    ]
+    assert [iteration.secs for iteration in reported] == [10, 2, 3]
+    assert [iteration.secs_per_iter for iteration in reported] == [10, 2, 2.5]
+    assert read_events(tmp_path) == {('val/mAP', 2): 0.5, ('val/top1', 2): 0.25}
+
+
+def test_pictures_show_the_images_that_are_there_and_their_pids(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw_batch(images, pids, batch_k):
+        drawn.append(('batch', images.tolist(), pids.tolist(), batch_k))
+        return np.zeros((2, 3, 3), np.uint8)
+
+    def draw_hardest(images, pids, dists):
+        drawn.append(('hardest', images.tolist(), pids.tolist(), dists.tolist()))
+
+    monkeypatch.setattr(journal.batch_pictures, 'draw_batch', draw_batch)
+    monkeypatch.setattr(journal.batch_pictures, 'draw_hardest', draw_hardest)
+    pictures = journal.Pictures(2, np.array(['a', 'b', 'c'], object), batch_k=2)
+    rows = np.array([2, 0, 1, 1])
+    iterations = [
+        make_iteration(step, rows, [[0], [1], [5], [7]])._replace(
+            batch=batches.Batch(rows, tf.constant([8, 9]))
+        )
+        for step in (1, 2, 3)
+    ]
+    events = write_journal(tmp_path, iterations, pictures)
+    # Two of the four images are this process's.
+    assert drawn == [
+        ('batch', [8, 9], ['c', 'a'], 2),
+        ('hardest', [8, 9], ['c', 'a'], [[0, 1], [1, 0]]),
+    ]
+    assert {*events} == {('images/batch', 2)}
+    width, height, _ = events['images/batch', 2]
+    assert (int(width), int(height)) == (3, 2)
 
 
 def test_detailed_logs_hold_every_iteration_and_go_on_when_resumed(tmp_path):
