@@ -7,8 +7,8 @@
 cosmic-ray makes the faults (mutants), one at a time: another operator, another
 constant, a loop that does not run. For each, the module's tests run in a copy of the
 tree. Prints the mutants that survived, and a row of docs/mutation.md. A mutant is
-killed where a test fails; where the tests take four times as long as without a fault, it
-has timed out, which counts as noticed.
+killed where a test fails; where the tests take four times as long as without a fault,
+it has timed out, which counts as noticed.
 """
 
 import ast
