@@ -225,8 +225,8 @@ def test_speed_is_that_of_the_last_fifty_iterations(monkeypatch):
 
 
 def test_validation_is_told_and_is_no_time_of_an_iteration(tmp_path, monkeypatch):
-    # The iterations take 10, 2 and 3 seconds, the validation before the last one 100.
-    clock = iter([50.0, 60.0, 62.0, 165.0])
+    # The iterations take 110, 2 and 3 seconds, the validation before the last one 100.
+    clock = iter([50.0, 160.0, 162.0, 265.0])
     monkeypatch.setattr(journal.time, 'perf_counter', lambda: next(clock))
     told = []
     logger = types.SimpleNamespace(info=told.append)
@@ -244,8 +244,8 @@ def test_validation_is_told_and_is_no_time_of_an_iteration(tmp_path, monkeypatch
         'validation after iteration 2: mAP 50.00%, top-1 25.00% '
         '(best mAP 62.50% after iteration 1), 100.0 s'
     ]
-    assert [iteration.secs for iteration in reported] == [10, 2, 3]
-    assert [iteration.secs_per_iter for iteration in reported] == [10, 2, 2.5]
+    assert [iteration.secs for iteration in reported] == [110, 2, 3]
+    assert [iteration.secs_per_iter for iteration in reported] == [110, 2, 2.5]
     assert read_events(tmp_path) == {('val/mAP', 2): 0.5, ('val/top1', 2): 0.25}
 
 
