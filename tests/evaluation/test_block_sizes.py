@@ -24,7 +24,8 @@ def shapes_of_blocks(num_queries, num_gallery, dim, batch_size):
         (12, 8, 99, [(2, 4), (2, 4), (1, 4), (4, 2), (1, 2)]),
         # As many as there are: blocks are no larger than asked for.
         (10**9, 10**9, 2, [(2, 6), (2, 6), (1, 6)]),
-        # One image and one query, however small the bounds are.
+        # One image, and one query, however small the bounds are.
+        (1, 10**9, 99, [(5, 1)] * 6),
         (1, 1, 99, [(1, 1)] * 30),
     ],
 )
