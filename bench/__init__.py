@@ -21,6 +21,8 @@ Run from the root of the repository; --help tells what is measured and printed.
         whether a long training run needs more and more memory
     python -m bench.startup
         until the first iteration of a data set with a million rows
+    python -m bench.mutation loss
+        how many small faults in a module its tests notice
     python -m bench.tcmalloc /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
         training with and without tcmalloc
 

@@ -6,10 +6,10 @@ import tensorflow as tf
 import layers
 
 
-def fc1024(features):
-    """Map features [B, F] to [B, 1024]: dense, batch norm, ReLU."""
+def hidden(features, units):
+    """Map features [B, F] to [B, units]: dense, batch norm, ReLU."""
     return layers.Dense(
-        1024,
+        units,
         batch_norm=layers.BatchNorm(),
         activation=tf.nn.relu,
         name='fully_connected',

@@ -5,4 +5,4 @@ from heads import _dense
 
 def head(features, embedding_dim):
     """Map features [B, F] to {'emb_raw', 'emb'}, [B, embedding_dim] each."""
-    return _dense.embed(_dense.fc1024(features), embedding_dim, normalises=True)
+    return _dense.embed(_dense.hidden(features, 1024), embedding_dim, normalises=True)

@@ -2,12 +2,17 @@
 
 Our reading of Hermans, Beyer, Leibe 2017, arXiv:1703.07737, section 4 and appendix: a
 ResNet v2 (He et al. 2016, arXiv:1603.05027) of bottlenecks with batch norm and leaky
-ReLU before their convolutions, and max pooling where others stride. Made without the
-authors' code, so that its details are ours: the blocks of STAGES, the slope, biases
-where no batch norm follows, the average over the image at the end, and a start after He
-et al. With the two linear layers that the paper puts behind it (1024 x 512 with batch
-norm, 512 x 128) it has 4.89 million parameters; the paper counts 5.00. Meant for images
-of 128 x 64 pixels.
+ReLU before their convolutions, and max pooling where others stride. Meant for images of
+128 x 64 pixels. Made without the authors' code, so that its details are ours: the
+blocks of STAGES, the slope, biases where no batch norm follows, and a start after He et
+al.
+
+The paper's network differs in its last block: it reduces the channels to 128, and the
+4 x 2 places that are left are laid side by side, which makes 1024 features of images of
+this one size. Here the last block has 1024 channels, and they are averaged over the
+image, of whatever size. Behind it the paper has a dense layer of 1024 x 512 with batch
+norm, and one of 512 x 128: --head_name fc512 with --embedding_dim 128. With these it
+counts 5.00 million parameters; here they are 4.89 million.
 """
 
 import functools

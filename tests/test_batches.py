@@ -2,6 +2,8 @@
 
 import collections
 import gc
+import os
+import threading
 import weakref
 
 import cv2
@@ -9,6 +11,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import batches
 import common
@@ -186,6 +189,32 @@ def test_number_of_threads_does_not_change_the_images(paths):
         np.testing.assert_array_equal(images, same)
 
 
+@pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) < 2, reason='TensorFlow has a thread per processor'
+)
+@pytest.mark.parametrize('kind', ['training', 'in order'])
+def test_two_threads_read_two_images_at_the_same_time(paths, monkeypatch, kind):
+    # No image is done before another one has begun. Alone it waits in vain, so long
+    # that two of them meet on any machine.
+    meeting = threading.Barrier(2, timeout=60)
+    decode = batches.images.decode
+
+    def wait(path):
+        meeting.wait()
+        return path
+
+    def decode_together(path):
+        return decode(tf.ensure_shape(tf.numpy_function(wait, [path], tf.string), []))
+
+    monkeypatch.setattr(batches.images, 'decode', decode_together)
+    if kind == 'training':
+        sampler, _ = make_sampler([2] * 4, 2, 2)
+        assert len(read_all(sampler, paths, range(3), threads=2)) == 3
+    else:
+        read = list(batches.image_batches(paths, (8, 4), 4, loading_threads=2))
+        assert len(read) == 2
+
+
 def test_images_are_flipped_and_cropped_anew_each_time(paths):
     sampler, _ = make_sampler([1] * 2, 2, 1)
     variants = {
@@ -205,7 +234,7 @@ def test_without_augmentation_images_are_resized_to_the_net_input(paths):
 
 def augmented(path, index, **changes):
     """Return an image drawn with a seed, AUGMENTATION being changed."""
-    seed = batches.tf.constant([5, index], batches.tf.int64)
+    seed = tf.constant([5, index], tf.int64)
     augmentation = AUGMENTATION._replace(**changes)
     image = batches.images.decode(path)
     return batches.training_image(image, augmentation, seed).numpy()
@@ -222,12 +251,12 @@ def test_flip_and_crop_do_not_depend_on_the_other_augmentations(paths):
 def test_flips_and_crops_are_drawn_as_in_the_first_version(paths):
     # Runs of older versions are resumed with the very images they would have seen.
     for index in range(20):
-        seed = batches.tf.constant([5, index], batches.tf.int64)
-        crop_seed, flip_seed = batches.tf.random.split(seed, 2)
+        seed = tf.constant([5, index], tf.int64)
+        crop_seed, flip_seed = tf.random.split(seed, 2)
         image = batches.images.read_image(paths[0], 10, 6)
-        if batches.tf.random.stateless_uniform([], flip_seed) < 0.5:
+        if tf.random.stateless_uniform([], flip_seed) < 0.5:
             image = image[:, ::-1]
-        expected = batches.tf.image.stateless_random_crop(image, (8, 4, 3), crop_seed)
+        expected = tf.image.stateless_random_crop(image, (8, 4, 3), crop_seed)
         np.testing.assert_array_equal(augmented(paths[0], index), expected)
 
 

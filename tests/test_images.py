@@ -254,3 +254,22 @@ def test_random_flip_reverses_the_columns_exactly():
     image = np.random.default_rng(0).random((3, 4, 3), np.float32)
     sides = {images.random_flip(image, [1, i]).numpy().tobytes() for i in range(20)}
     assert sides == {image.tobytes(), image[:, ::-1].tobytes()}
+
+
+@pytest.mark.parametrize('number', range(12))
+def test_erased_rectangle_is_the_first_that_fits_of_those_drawn(number):
+    height, width, seed = 24, 12, tf.constant([3, number], tf.int64)
+    draws = tf.random.stateless_uniform([4, images.ERASING_TRIES], seed).numpy()
+    expected = np.zeros((height, width), bool)
+    for share, ratio, down, right in draws.T.astype(np.float64):
+        area = height * width * (0.02 + (0.4 - 0.02) * share)
+        aspect = 0.3 + (1 / 0.3 - 0.3) * ratio
+        rows = max(1, round((area * aspect) ** 0.5))
+        columns = max(1, round((area / aspect) ** 0.5))
+        top, left = int(height * down), int(width * right)
+        if top + rows <= height and left + columns <= width:
+            expected[top : top + rows, left : left + columns] = True
+            break
+    np.testing.assert_array_equal(
+        images.random_rectangle(height, width, seed), expected
+    )

@@ -20,6 +20,9 @@ SPREADS_ALLOWED = 10
 # Two reruns measure a spread by chance small; nothing is expected to agree better.
 LEAST_LOSS_SPREAD = 1e-5
 
+# Relative spread of the gradients' norms, says the golden README.
+GRADIENT_SPREAD = {'resnet_v1_50': 2e-3, 'mobilenet_v1_1_224': 2.2e-2}
+
 # From fresh Adam at the paper's rate, the signs of tiny gradients decide: chaotic
 # after the first step, says the golden README.
 NUM_COMPARABLE_STEPS = {'as_train_py_lr3e-4': 1, 'mobilenet_lr3e-4': 1}
@@ -86,6 +89,7 @@ def test_training_steps_equal_the_original(run, tmp_path):
         moment = f'after_update_{t + 1}'
         if num_steps > 1 and moment in run['checks']:
             check_state(state, run['checks'][moment], moment)
+            check_moves(state, run['checks'][moment], moment, config['net'])
     assert state.step == config.get('start_step', 0) + num_steps
 
 
@@ -119,6 +123,44 @@ def check_state(state, expected, moment):
     assert compared > 30
 
 
+def allow_flips(net):
+    """Return how many standard deviations of a sum's move chance may make up.
+
+    Adam moves a weight by its gradient's sign, at least at first, and rounding decides
+    the sign of some: a share e / pi of them where gradients err by e of their rms. A
+    flip counts twice, and the others' signs are as good as random: 2 * sqrt(e / pi) of
+    the move's norm, of which three deviations are allowed.
+    """
+    return 3 * 2 * np.sqrt(SPREADS_ALLOWED * GRADIENT_SPREAD[net] / np.pi)
+
+
+def check_moves(state, expected, moment, net):
+    """Assert that the weights' sums moved as the original's did.
+
+    Their norms would not tell: at these rates they stay the same to four digits.
+    """
+    # After five updates, what rounding decided has reached every gradient: the sums of
+    # two runs may differ like two random numbers.
+    allowed = allow_flips(net) if moment == 'after_update_1' else 3 * np.sqrt(2)
+    clearest = 0
+    for name, (total, _) in expected.items():
+        if name not in state.variables or name == 'emb/biases':
+            continue
+        if name.endswith(('/Adam', '/Adam_1', '/moving_mean', '/moving_variance')):
+            continue
+        if name == 'global_step':
+            continue
+        variable = np.asarray(state.variables[name], np.float64)
+        begun = golden_recipe.draw(name, variable.shape).astype(np.float64)
+        norm = np.linalg.norm(variable - begun)
+        move = total - begun.sum()
+        error = abs(variable.sum() - total)
+        assert error <= allowed * norm, (moment, name, error / norm)
+        clearest = max(clearest, abs(move) / norm)
+    if moment == 'after_update_1':  # Else no move at all would pass.
+        assert clearest > 1.2 * allowed
+
+
 @pytest.mark.parametrize('name', ['small_lr3e-6', 'mobilenet_small_lr3e-6'])
 def test_gradients_equal_the_original(name, tmp_path):
     run = next(run for run in RUNS if run['config']['name'] == name)
@@ -137,7 +179,7 @@ def test_gradients_equal_the_original(name, tmp_path):
         if variable.path == 'emb/biases':
             continue  # Zero but for rounding where embeddings are not normalised.
         errors.append(abs(np.linalg.norm(gradient) - l2_norm) / l2_norm)
-    worst = {'resnet_v1_50': 2e-3, 'mobilenet_v1_1_224': 2.2e-2}[config['net']]
+    worst = GRADIENT_SPREAD[config['net']]
     assert len(errors) > 80
     assert max(errors) < SPREADS_ALLOWED * worst
     assert np.median(errors) < worst

@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing import (
 )
 
 import tiny_run
+from event_files import read_events
 from run_files import (
     log_of,
     read_array,
@@ -71,20 +72,6 @@ def test_logged_loss_is_that_of_the_logged_embeddings(finished):
         for i in range(4)
     ]
     np.testing.assert_allclose(read_array(finished, 'losses')[0], expected, 1e-4)
-
-
-def read_events(root):
-    """Return {(tag, step): value} of an event file; histograms have no value."""
-    (event_file,) = root.glob('events.out.tfevents.*')
-    events = {}
-    for record in tf.data.TFRecordDataset(str(event_file)):
-        event = tf.compat.v1.Event.FromString(record.numpy())
-        for value in event.summary.value:
-            is_scalar = value.HasField('simple_value')
-            plugin = value.metadata.plugin_data.plugin_name
-            number = value.simple_value if is_scalar else plugin
-            events[value.tag, event.step] = number
-    return events
 
 
 def test_tensorboard_gets_scalars_and_histograms(finished):
