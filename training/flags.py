@@ -14,7 +14,7 @@ from precision import PRECISION_CHOICES
 from training import checks, devices, optimizers, resuming
 
 # What --resume takes from the command line.
-FREE = (*resuming.FREE_ON_RESUME, 'cache', 'quiet')
+FREE = (*resuming.FREE_ON_RESUME, 'cache', 'check_images', 'quiet')
 
 
 def parse_args(doc, argv):
@@ -49,10 +49,14 @@ def parse_args(doc, argv):
 def make_absolute(args):
     """Let paths not depend on the working directory: a run is resumed from others."""
     for name in resuming.SEVERAL:
-        setattr(args, name, [os.path.abspath(path) for path in getattr(args, name)])
+        # '' is no file, and would be the working directory: its reader says so.
+        paths = [
+            os.path.abspath(path) if path else path for path in getattr(args, name)
+        ]
+        setattr(args, name, paths)
     for name in ('initial_checkpoint', 'val_set', 'val_query', 'val_image_root'):
         path = getattr(args, name)
-        if path not in (None, 'imagenet'):
+        if path not in (None, 'imagenet', ''):
             setattr(args, name, os.path.abspath(path))
 
 
@@ -397,6 +401,12 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Check flags, data, network and weights, read the first batch, and leave '
         'without training or writing anything.',
+    )
+    bookkeeping.add_argument(
+        '--check_images',
+        action='store_true',
+        help='First decode every image once, those of validation too. If some cannot '
+        'be read, all are listed and there is no run.',
     )
     bookkeeping.add_argument(
         '--checkpoint_frequency',

@@ -29,7 +29,9 @@ FREE_ON_RESUME = (
 )
 
 # Flags of one call, not of the experiment.
-OF_ONE_CALL = ('experiment_root', 'resume', 'dry_run', 'cache', 'quiet')
+OF_ONE_CALL = (
+    *('experiment_root', 'resume', 'dry_run', 'cache', 'check_images', 'quiet'),
+)
 
 # Lists, of which args.json has a text where there is one.
 SEVERAL = ('train_set', 'image_root')

@@ -110,7 +110,7 @@ class HeldOut:
 
 def read_set(csv_file, image_root, has_header):
     """Return the datasets.Dataset of a CSV whose images are all there."""
-    dataset = datasets.read(csv_file, has_header)
+    dataset = datasets.read(csv_file, has_header, image_root)
     datasets.check_images_exist(csv_file, dataset.fids, image_root, '--val_image_root')
     return dataset
 
@@ -119,9 +119,11 @@ def describe_overlap(held_out, train_pids):
     """Return what to say if validation PIDs are trained on, list of str.
 
     Args:
-        held_out: a HeldOut.
+        held_out: a HeldOut, or None.
         train_pids: [N] of str.
     """
+    if held_out is None:
+        return []
     val_pids = set(held_out.query.pids)
     common_pids = sorted(val_pids & set(train_pids))
     if not common_pids:
