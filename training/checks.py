@@ -53,9 +53,6 @@ def check_validation(parser, args):
             f'--image_root has {len(args.image_root)} directories; say which one holds '
             'the images of --val_set with --val_image_root'
         )
-    for name in ('val_set', 'val_query', 'val_image_root'):
-        if getattr(args, name) is not None:
-            setattr(args, name, os.path.abspath(getattr(args, name)))
 
 
 def read_cluster(parser, distribute):
