@@ -105,10 +105,11 @@ def load(
     embs, embedded_fids = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
         hint = 'embed this very CSV'
-        # One row more: the first line may be a heading that no known word gives away.
+        # The first line may be a heading that no known word gives away.
         if not has_header and len(fids) == len(embs) + 1:
-            hint += ', or if its first line is a heading, add --csv_header'
-            if embedded_fids is not None and list(embedded_fids) == fids[1:].tolist():
+            if embedded_fids is None:
+                hint += ', or add --csv_header if its first line is a heading'
+            elif list(embedded_fids) == fids[1:].tolist():
                 hint = 'its first line is a heading: add --csv_header'
         raise common.InputError(
             f'{embeddings_file} has {len(embs)} embeddings but {csv_file} has '
