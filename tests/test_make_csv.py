@@ -7,12 +7,16 @@ import re
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 import common
 import datasets
+import images
 import make_csv
 import tiny_run
+from data import _folders
 
 SCRIPT = pathlib.Path(make_csv.__file__)
 
@@ -503,6 +507,35 @@ def test_all_broken_images_are_listed_and_nothing_is_written(pets, capsys, comma
         str(error.value),
     )
     assert not (pets.parent / 'out').exists()
+
+
+# What a suffix stands for, in the words of TensorFlow's error.
+FORMATS = {
+    'BMP': {'.bmp'},
+    'GIF': {'.gif'},
+    'JPEG': {'.jfif', '.jpe', '.jpeg', '.jpg'},
+    'JPEG XL': {'.jxl'},
+    'PNG': {'.png'},
+    'WebP': {'.webp'},
+}
+
+
+def test_every_format_that_is_decoded_is_listed(tmp_path):
+    (tmp_path / 'x.png').write_text('no image')
+    _, reason = images.find_unreadable([str(tmp_path / 'x.png')])
+    (names,) = re.findall('One of (.*) required', reason)
+    assert set(names.split(', ')) == set(FORMATS)
+    assert set.union(*FORMATS.values()) == set(_folders.IMAGE_SUFFIXES)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    # OpenCV writes all of them but JPEG XL.
+    for suffix in set(_folders.IMAGE_SUFFIXES) - {'.jxl'}:
+        as_known = '.jpg' if suffix in FORMATS['JPEG'] else suffix
+        name = tmp_path / 'pets' / 'cat' / f'a{suffix}'
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_bytes(cv2.imencode(as_known, pixels)[1].tobytes())
+    make('folder', tmp_path / 'pets', tmp_path, '--check_images')
+    found = datasets.read(str(tmp_path / 'folder_all.csv')).fids
+    assert len(found) == len(_folders.IMAGE_SUFFIXES) - 1
 
 
 def test_sound_images_pass_the_check(pets, capsys):
