@@ -163,26 +163,29 @@ def check_heading(first: list, has_header: bool, csv_file: str) -> None:
         csv_file: for the message.
     """
     names = [name.strip().lower() for name in first]
-    line = f'{csv_file}: the first line, {",".join(first)}, looks like'
+    line = f'{csv_file}: the first line, {",".join(first)},'
     is_ours = choose_columns(first) is not None
     if not has_header:
         if is_ours:
-            raise common.InputError(f'{line} a heading; add --csv_header')
+            raise common.InputError(f'{line} looks like a heading; add --csv_header')
         if all(any(map(known.fullmatch, names)) for known in (PID_NAME, FID_NAME)):
             raise common.InputError(
-                f'{line} a heading; add --csv_header if the columns are PID,FID or '
-                'PID,FID,CAMERA, else choose them with `python make_csv.py table`'
+                f'{line} looks like a heading; add --csv_header if the columns are '
+                'PID,FID or PID,FID,CAMERA, else choose them with `python make_csv.py '
+                'table`'
             )
         return
     if is_ours or len(names) < 2:
         return
     if FID_NAME.fullmatch(names[0]) and PID_NAME.fullmatch(names[1]):
         raise common.InputError(
-            f'{line} FID,PID, but the columns of a heading without pid and fid are '
-            'taken as PID,FID; choose them with `python make_csv.py table`'
+            f'{line} looks like FID,PID, but the columns of a heading without pid and '
+            'fid are taken as PID,FID; choose them with `python make_csv.py table`'
         )
     if re.search(r'\.(bmp|gif|jpe?g|png|webp)$', names[1]):
-        raise common.InputError(f'{line} an image, no heading; leave --csv_header out')
+        raise common.InputError(
+            f'{line} looks like an image, no heading; leave --csv_header out'
+        )
 
 
 def read_rows(

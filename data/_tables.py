@@ -89,11 +89,11 @@ def choose_delimiter(filename, columns):
         if name is not None and heading.count(name) != 1
     ]
     flag, name = missing[0]
-    how, near = 'no column', common.suggest(name, heading)
+    problem, near = f'has no column {name!r}', common.suggest(name, heading)
     if name in heading:
-        how, near = 'more than one column', ''
+        problem, near = f'has more than one column {name!r}', ''
     raise common.InputError(
-        f'{filename} has {how} {name!r} for --{flag}_column; its first line has '
+        f'{filename} {problem} for --{flag}_column; its first line has '
         f'{", ".join(heading) or "nothing"}{near}'
     )
 
