@@ -136,6 +136,8 @@ def test_what_is_no_file_is_no_missing_file(tmp_path):
         f"`python make_csv.py folder '{tmp_path}/my pets'` makes one of a folder per "
         'identity'
     )
+    with pytest.raises(common.FileError, match='^/dev/null is a pipe or a device'):
+        datasets.read('/dev/null')  # First: read all the same, a pipe would block.
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(common.FileError) as error:
         datasets.read(f'{tmp_path}/pipe')
@@ -321,6 +323,11 @@ def test_what_a_csv_writer_wrote_is_read(tmp_path, num_columns, rows):
     'rows, message',
     [
         ('1:a 2:b 1:a', None),  # A row that stands twice says the same twice.
+        (
+            '1:a 1:a 2:a',
+            '1 image(s) with two PIDs (first: a is 1 in row 0 and 2 in row 2); remove '
+            'the wrong rows',
+        ),
         (
             '1:a 2:b 1:b 3:a 3:b',
             '2 image(s) with two PIDs (first: b is 2 in row 1 and 1 in row 2); remove '
