@@ -58,7 +58,7 @@ class StoredParser(common.Parser):
 def to_json(values):
     """Return {flag: value} as args.json has it."""
     return {
-        name: value[0] if name in SEVERAL and len(value) == 1 else value
+        name: value[0] if name in SEVERAL and value and len(value) == 1 else value
         for name, value in values.items()
     }
 
