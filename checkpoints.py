@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -58,6 +59,10 @@ UNUSED_NAMES = (
     'save_counter',
     '_CHECKPOINTABLE_OBJECT_GRAPH',
 )
+
+
+# Where a run keeps what it remembers of its past, beside weights and moments.
+MEMORY_SCOPE = 'memory/'
 
 
 class Report(typing.NamedTuple):
@@ -263,7 +268,8 @@ def restore(
 def is_excused(name: str, names: Container[str]) -> bool:
     """Say whether a file may hold `name` although no variable takes it."""
     is_classifier = any(part in UNUSED_PARTS for part in name.split('/'))
-    return is_slot(name, names) or is_classifier or name in UNUSED_NAMES
+    is_memory = name.startswith(MEMORY_SCOPE)
+    return is_slot(name, names) or is_classifier or is_memory or name in UNUSED_NAMES
 
 
 def is_slot(name: str, names: Container[str]) -> bool:
@@ -369,6 +375,9 @@ class TrainingState:
         optimizer: a Keras optimizer, built for the model's trainable variables.
         directory: where `checkpoint-STEP.*` and the index `checkpoint` live.
         is_writer: whether `save` writes: of several processes, one.
+        memory: {name: tf.Variable} of what else a run remembers; the names begin with
+            MEMORY_SCOPE. A checkpoint may lack it.
+        keep: how many of the newest checkpoints `save` leaves; 0: all.
     """
 
     def __init__(
@@ -377,8 +386,11 @@ class TrainingState:
         optimizer: keras.optimizers.Optimizer,
         directory: str,
         is_writer: bool = True,
+        memory: dict[str, tf.Variable] | None = None,
+        keep: int = 0,
     ) -> None:
         self.directory = directory
+        self.memory = memory or {}
         self.is_writer = is_writer
         self.variables = variables_by_name(model) | name_optimizer_variables(
             optimizer, model.trainable_variables
@@ -386,9 +398,9 @@ class TrainingState:
         # Keys are names of variables, never of Python attributes: a refactoring must
         # not orphan anybody's checkpoint.
         self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**self.variables),
+            tf.train.Checkpoint(**self.variables, **self.memory),
             directory,
-            max_to_keep=None,
+            max_to_keep=keep or None,
             checkpoint_name='checkpoint',
         )
 
@@ -396,6 +408,14 @@ class TrainingState:
     def step(self) -> int:
         """Number of updates made so far."""
         return int(self.variables[STEP_NAME].numpy())
+
+    @property
+    def num_bytes(self) -> int:
+        """What a checkpoint takes on disk, but for some kilobytes of names."""
+        return sum(
+            math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
+            for variable in self.variables.values()
+        )
 
     def save(self, step: int) -> None:
         """Write `checkpoint-STEP`; the index names it once it is complete.
@@ -490,7 +510,12 @@ class TrainingState:
         Raises:
             FileNotFoundError, ValueError: see WeightsFile and restore.
         """
-        return restore(self.variables, WeightsFile(prefix), prefix)
+        weights = WeightsFile(prefix)
+        remembered = {k: v for k, v in self.memory.items() if k in weights.shapes}
+        report = restore(self.variables | remembered, weights, prefix)
+        return report._replace(
+            loaded=[name for name in report.loaded if name not in remembered]
+        )
 
 
 def name_optimizer_variables(

@@ -230,6 +230,10 @@ def non_negative_float(text: str) -> float:
 
 def path(text: str) -> str:
     """argparse type: a path, with `~` expanded."""
+    if not text:
+        raise argparse.ArgumentTypeError(
+            'an empty text given, a path expected; perhaps a shell variable is not set'
+        )
     return os.path.expanduser(text)
 
 

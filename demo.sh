@@ -66,5 +66,5 @@ echo
 echo '== Done. People that the net has never seen, found among 570 images:'
 echo "untrained: $(head -n 1 demo/untrained.txt)"
 echo "trained:   $(head -n 1 demo/trained.txt)"
-echo "page of ranked results, worst first: $here/demo/ranking.html"
-echo "picture of ranked results: $here/demo/ranking.png"
+echo "page of ranked results, the worst first: $here/demo/ranking.html"
+echo "picture of some, from the worst to the best: $here/demo/ranking.png"

@@ -18,7 +18,6 @@ failures in the CMC, unless --no_match says otherwise; they are reported on stde
 named in the JSON file.
 """
 
-import argparse
 import importlib.metadata
 import platform
 import sys
@@ -27,9 +26,7 @@ import numpy as np
 
 import common
 import datasets
-import embedding_files
-import excluders
-from evaluation import flags, pooling, ranking, rerank, single_shot, thresholds
+from evaluation import flags, ranking, single_shot, thresholds
 
 NO_MATCH_RULES = {
     'original': 'left out of mAP, failures in the CMC',
@@ -49,8 +46,8 @@ def build_parser():
     flags.add_flags(parser)
     data = parser.add_argument_group('data')
     datasets.add_header_flag(data)
-    add_protocol_flags(parser)
-    add_rerank_flags(parser)
+    add_single_shot_flags(flags.add_protocol_flags(parser))
+    flags.add_rerank_flags(parser)
     output = parser.add_argument_group('scores')
     output.add_argument(
         '--use_market_ap',
@@ -83,25 +80,8 @@ def build_parser():
     return parser
 
 
-def add_protocol_flags(parser):
-    """Add the flags that change what a query or a gallery is to an argument parser."""
-    group = parser.add_argument_group('protocol')
-    group.add_argument(
-        '--multi_query',
-        choices=pooling.POOL_CHOICES,
-        help='Pool the queries of one PID and camera into one query.',
-    )
-    group.add_argument(
-        '--pool',
-        choices=pooling.POOL_CHOICES,
-        help='Rank tracklets, pooled from their frames, which both sets consist of '
-        '(excluder mars).',
-    )
-    group.add_argument(
-        '--gallery_includes_queries',
-        action='store_true',
-        help='Search the query set too. The official gallery of MARS does.',
-    )
+def add_single_shot_flags(group):
+    """Add the flags of random galleries to an argument group."""
     group.add_argument(
         '--single_shot',
         type=common.positive_int,
@@ -117,44 +97,6 @@ def add_protocol_flags(parser):
     )
 
 
-def add_rerank_flags(parser):
-    """Add the flags of re-ranking to an argument parser."""
-    group = parser.add_argument_group('re-ranking')
-    group.add_argument(
-        '--rerank',
-        action='store_true',
-        help='Rank by k-reciprocal neighbours too (Zhong et al. 2017). Looks at all '
-        'queries and the whole gallery at once, which needs time and memory; say so '
-        'when you publish the scores.',
-    )
-    group.add_argument(
-        '--rerank_k1',
-        type=common.positive_int,
-        default=20,
-        help='Nearest images that may be reciprocal neighbours.',
-    )
-    group.add_argument(
-        '--rerank_k2',
-        type=common.positive_int,
-        default=6,
-        help="Nearest images that an image's neighbours are averaged over.",
-    )
-    group.add_argument(
-        '--rerank_lambda',
-        type=share,
-        default=0.3,
-        help='Weight of the original distance, 0 to 1.',
-    )
-
-
-def share(text):
-    """argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} given, 0 to 1 expected')
-    return value
-
-
 def parse_args(argv):
     """Return the checked flags."""
     parser = build_parser()
@@ -166,37 +108,7 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
-    query, gallery = embedding_files.load_pair(
-        args.query_dataset,
-        args.query_embeddings,
-        args.gallery_dataset,
-        args.gallery_embeddings,
-        has_header=args.csv_header,
-        streams_gallery=True,
-    )
-    query, gallery = follow_protocol(
-        query,
-        gallery,
-        args.excluder,
-        args.pool,
-        args.gallery_includes_queries,
-        args.multi_query,
-    )
-    dists = ranking.EmbeddingDistances(
-        query.embs, gallery.embs, args.metric, args.batch_size
-    )
-    if args.rerank:
-        dists = rerank.RerankedDistances(
-            query.embs,
-            gallery.embs,
-            args.metric,
-            args.batch_size,
-            args.rerank_k1,
-            args.rerank_k2,
-            args.rerank_lambda,
-        )
-    is_ignored = excluders.make_mask(args.excluder, query, gallery)
-    task = ranking.Task(dists, query.pids, gallery.pids, is_ignored)
+    query, gallery, task = flags.load(args, streams_gallery=True)
     ranks = ranking.rank(*task)
     report_unmatched(ranks, query.fids, args.no_match)
     scores = compute_scores(
@@ -219,67 +131,6 @@ def main(argv=None):
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)
-
-
-def follow_protocol(query, gallery, excluder, pool, includes_queries, multi_query):
-    """Return (query, gallery) as a protocol other than one image, one query has them.
-
-    Args:
-        query: embedding_files.EmbeddedDataset.
-        gallery: embedding_files.EmbeddedDataset.
-        excluder: of excluders.EXCLUDER_CHOICES, for what its data set's names say.
-        pool: how frames are pooled into tracklets, or None.
-        includes_queries: whether the gallery gets the queries too.
-        multi_query: how queries of one PID and camera are pooled, or None.
-
-    Raises:
-        ValueError: names of that data set have no tracklets, or no cameras.
-    """
-    if pool is not None:
-        tracklets = [
-            excluders.find_tracklets(excluder, side.fids) for side in (query, gallery)
-        ]
-        if None in tracklets:
-            raise common.InputError(
-                '--pool needs names with tracklets; use --excluder mars'
-            )
-        query, gallery = (
-            pool_dataset(side, keys, pool)
-            for side, keys in zip((query, gallery), tracklets, strict=True)
-        )
-    if includes_queries:
-        has_cameras = gallery.cids is not None and query.cids is not None
-        gallery = embedding_files.EmbeddedDataset(
-            np.concatenate([gallery.pids, query.pids]),
-            np.concatenate([gallery.fids, query.fids]),
-            np.concatenate([gallery.cids, query.cids]) if has_cameras else None,
-            np.concatenate([gallery.embs, query.embs]),
-        )
-    if multi_query is not None:
-        cameras = excluders.find_cameras(excluder, query)
-        if cameras is None:
-            raise common.InputError(
-                f'--multi_query needs cameras, which --excluder {excluder} has not'
-            )
-        query = pool_dataset(query, cameras, multi_query)
-    return query, gallery
-
-
-def pool_dataset(dataset, keys, how):
-    """Return an EmbeddedDataset with one row per PID and key, named by its first fid.
-
-    Args:
-        dataset: embedding_files.EmbeddedDataset.
-        keys: iterable [N] of hashable values.
-        how: one of pooling.POOL_CHOICES.
-    """
-    first_rows, codes = pooling.group(zip(dataset.pids, keys, strict=True))
-    return embedding_files.EmbeddedDataset(
-        dataset.pids[first_rows],
-        dataset.fids[first_rows],
-        None if dataset.cids is None else dataset.cids[first_rows],
-        pooling.pool(dataset.embs, codes, how),
-    )
 
 
 def compute_scores(

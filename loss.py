@@ -8,11 +8,20 @@ import common
 
 # Imported at first use: the names of metrics and losses are choices of flags.
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import tensorflow as tf
+
+    # Of custom gradients: from the result's to those of two operands.
+    Backward = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 else:
     tf = common.lazy_import('tensorflow')
 
 METRIC_CHOICES = ('euclidean', 'sqeuclidean', 'cityblock', 'cosine')
+
+# Differences in memory at the same time, 8 MB: more is slower, measured from 2**18 to
+# 2**24 (bench/distances.py). A batch of 128 with 128 dimensions is one block.
+BLOCK_NUMBERS = 2**21
 
 
 def cdist(a: tf.Tensor, b: tf.Tensor, metric: str) -> tf.Tensor:
@@ -36,14 +45,16 @@ def cdist(a: tf.Tensor, b: tf.Tensor, metric: str) -> tf.Tensor:
 
     Raises:
         ValueError: unknown metric.
+
+    Takes memory for N M + (N + M) D numbers and one block of differences, in the
+    backward pass too.
     """
     if metric == 'cosine':
         a, b = tf.nn.l2_normalize(a, axis=-1), tf.nn.l2_normalize(b, axis=-1)
         return cdist(a, b, 'sqeuclidean') / 2
-    diffs = a[:, None] - b[None]  # [N, M, D]
     if metric == 'cityblock':
-        return tf.reduce_sum(tf.abs(diffs), axis=-1)
-    sq_dists = tf.reduce_sum(tf.square(diffs), axis=-1)  # [N, M]
+        return sum_differences(a, b, tf.abs, tf.sign)
+    sq_dists = sum_differences(a, b, tf.square, lambda diffs: 2 * diffs)  # [N, M]
     if metric == 'sqeuclidean':
         return sq_dists
     if metric == 'euclidean':
@@ -52,6 +63,86 @@ def cdist(a: tf.Tensor, b: tf.Tensor, metric: str) -> tf.Tensor:
     raise ValueError(
         f'metric {metric!r} is unknown; expected one of {", ".join(METRIC_CHOICES)}'
     )
+
+
+def sum_differences(
+    a: tf.Tensor,
+    b: tf.Tensor,
+    function: Callable[[tf.Tensor], tf.Tensor],
+    derivative: Callable[[tf.Tensor], tf.Tensor],
+) -> tf.Tensor:
+    """Return sum_d function(a_id - b_jd) of all rows i of `a` and j of `b`.
+
+    Computed in blocks of rows of `a`, as are the gradients: products of matrices would
+    be faster, but lose the digits of small distances.
+
+    Args:
+        a: float32 [N, D].
+        b: float32 [M, D].
+        function: elementwise.
+        derivative: of it, elementwise.
+
+    Returns:
+        float32 [N, M].
+    """
+
+    @tf.custom_gradient
+    def in_blocks(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, Backward]:
+        def forward(rows: slice, nothing: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            diffs = a[rows, None] - b[None]  # [rows, M, D]
+            return nothing, tf.reduce_sum(function(diffs), axis=-1)
+
+        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def block(
+                rows: slice, b_gradient: tf.Tensor
+            ) -> tuple[tf.Tensor, tf.Tensor]:
+                diffs = a[rows, None] - b[None]  # [rows, M, D]
+                parts = upstream[rows, :, None] * derivative(diffs)
+                return b_gradient - tf.reduce_sum(parts, 0), tf.reduce_sum(parts, 1)
+
+            b_gradient, a_gradient = map_blocks(block, a, b, tf.zeros_like(b))
+            return a_gradient, b_gradient
+
+        _, sums = map_blocks(forward, a, b, tf.constant(0.0))
+        return tf.ensure_shape(sums, [a.shape[0], b.shape[0]]), backward
+
+    return in_blocks(tf.convert_to_tensor(a), tf.convert_to_tensor(b))
+
+
+def map_blocks(
+    block: Callable[[slice, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    a: tf.Tensor,
+    b: tf.Tensor,
+    carried: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Call a function for blocks of the rows of `a`, one after another.
+
+    Args:
+        block: (rows, carried) -> (carried, [rows, ...] of the result).
+        a: [N, D].
+        b: [M, D]; the differences of a block and all its rows fit into memory.
+        carried: tensor that each block gets from the one before.
+
+    Returns:
+        (carried, results): what the last block carried; [N, ...].
+    """
+    num_rows = tf.shape(a)[0]
+    block_rows = tf.maximum(1, BLOCK_NUMBERS // tf.maximum(1, tf.size(b)))
+    num_blocks = -(-num_rows // block_rows)
+
+    def body(
+        i: tf.Tensor, carried: tf.Tensor, results: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+        carried, result = block(slice(i * block_rows, (i + 1) * block_rows), carried)
+        return i + 1, carried, results.write(i, result)
+
+    _, carried, results = tf.while_loop(
+        lambda i, *_: i < num_blocks,
+        body,
+        (0, carried, tf.TensorArray(a.dtype, num_blocks, infer_shape=False)),
+        parallel_iterations=1,  # Or several blocks would be in memory.
+    )
+    return carried, results.concat()
 
 
 def pair_masks(pids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -139,7 +230,8 @@ def batch_all_nonzero(
 
     As batch_all, but T counts only the triplets with l(x_apn) > 0: the many that are
     solved do not dilute the mean. Without any, the loss is 0. A soft loss is above 0
-    for every triplet, so that batch_all is the same there.
+    for every triplet, also where float32 has no such number, so that batch_all is the
+    same there. A loss that is not a number counts.
 
     Args:
         dists: float32 [B, B], row = anchor, diagonal = self, unit of the metric.
@@ -155,7 +247,10 @@ def batch_all_nonzero(
     Source: Hermans, Beyer, Leibe 2017, arXiv:1703.07737, section 4.
     """
     losses, is_triplet = triplet_losses(dists, pids, margin)
-    return share_mean(losses, is_triplet & (losses > 0))
+    if margin == 'soft':
+        return share_mean(losses, is_triplet)
+    # Not `~(losses <= 0)`: graphs are rewritten as if there were no NaN.
+    return share_mean(losses, is_triplet & ((losses > 0) | tf.math.is_nan(losses)))
 
 
 def triplet_losses(
@@ -223,7 +318,8 @@ def batch_sample(
     Gradients go through the distances of the pairs drawn, not through the
     probabilities.
 
-    Source: none published that we know of.
+    Source: the code that the authors of Hermans, Beyer, Leibe 2017, arXiv:1703.07737,
+    published (a later branch of their repository); not in the paper.
     """
     dists = tf.convert_to_tensor(dists)
     is_positive, is_negative = pair_masks(pids)

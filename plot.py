@@ -6,8 +6,9 @@
 Reads the TensorBoard events of one or several experiment roots. Writes one PNG: loss,
 retrieval within the batch, active anchors, learning rate, distances of positive and
 negative pairs, lengths of the embeddings; and the scores of validation, if a run has
-them. A curve that a run lacks is left out and named. Thin lines are single iterations,
-thick ones their running mean; of the histograms, the median and the middle 80 %.
+them. A run has one colour everywhere. A curve that a run lacks is left out and named.
+Thin lines are single iterations, thick ones their running mean; of the histograms, the
+median and the middle 80 %.
 """
 
 import os
@@ -17,12 +18,16 @@ import typing
 import numpy as np
 
 import common
+from visuals import texts
 
 # Iterations that the thick lines average, at most a tenth of the run.
 SMOOTHING = 50
 
 # The middle 80 % of a distribution: little enough to leave out its rare extremes.
 QUANTILES = (0.1, 0.5, 0.9)
+
+# Of the curves of a panel.
+LINE_STYLES = ('-', '--')
 
 # What a run of train.py has; validation only where it was asked for.
 CURVES = (
@@ -56,8 +61,9 @@ class Panel(typing.NamedTuple):
 
     Attributes:
         title: above it.
-        draw: function of axes, {tag: Curve}, tags, name of the run and its two colours.
-        tags: of the curves in it; those that a run lacks are left out.
+        draw: function of axes, {tag: Curve}, tags and the colour of the run.
+        tags: of the curves in it, the second dashed; those that a run lacks are left
+            out.
     """
 
     title: str
@@ -154,43 +160,39 @@ def histogram_quantiles(histogram):
     return np.interp(QUANTILES, share, np.append(left, right[-1]))
 
 
-def draw_scalars(axes, events, tags, run, colours):
+def draw_scalars(axes, events, tags, colour):
     """Draw the scalars `tags` of one run, each with its running mean."""
-    for tag, style in zip(tags, ('-', '--'), strict=False):
-        if tag not in events:
-            continue
-        steps, values = events[tag]
-        label = f'{run} {tag}' if len(tags) > 1 else run
-        axes.plot(steps, values, color=colours[0], alpha=0.2, linewidth=0.5)
-        axes.plot(steps, smooth(values), style, color=colours[0], label=label)
-
-
-def draw_points(axes, events, tags, run, colours):
-    """Draw the scalars `tags` of one run as they are."""
-    for tag, style in zip(tags, ('.-', '.--'), strict=False):
+    for tag, style in zip(tags, LINE_STYLES, strict=False):
         if tag in events:
-            label = f'{run} {tag}' if len(tags) > 1 else run
-            axes.plot(*events[tag], style, color=colours[0], label=label)
+            steps, values = events[tag]
+            axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.5)
+            axes.plot(steps, smooth(values), style, color=colour)
 
 
-def draw_schedule(axes, events, tags, run, colours):
+def draw_points(axes, events, tags, colour):
+    """Draw the scalars `tags` of one run as they are, with a dot at each."""
+    for tag, style in zip(tags, LINE_STYLES, strict=False):
+        if tag in events:
+            axes.plot(*events[tag], style, marker='.', color=colour)
+
+
+def draw_schedule(axes, events, tags, colour):
     """Draw the scalar of one tag as it is."""
     if tags[0] in events:
-        axes.plot(*events[tags[0]], color=colours[0], label=run)
+        axes.plot(*events[tags[0]], color=colour)
 
 
-def draw_histograms(axes, events, tags, run, colours):
+def draw_histograms(axes, events, tags, colour):
     """Draw median and middle 80 % of the histograms `tags` of one run."""
-    for tag, colour in zip(tags, colours, strict=False):
+    for tag, style in zip(tags, LINE_STYLES, strict=False):
         if tag not in events:
             continue  # --histogram_frequency 0
         steps, histograms = events[tag]
         low, median, high = np.array([histogram_quantiles(h) for h in histograms]).T
-        name = tag.removeprefix('embedding_').removesuffix('_dists')
         # A line of a single point would not be seen.
         marker = '.' if len(steps) == 1 else None
-        axes.plot(steps, median, color=colour, marker=marker, label=f'{run} {name}')
-        axes.fill_between(steps, low, high, color=colour, alpha=0.15)
+        axes.plot(steps, median, style, color=colour, marker=marker)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
 
 
 def find_missing(events):
@@ -204,12 +206,16 @@ def choose_panels(events):
     pairs = ['embedding_pos_dists', 'embedding_neg_dists']
     return [
         Panel('loss, mean of the batch', draw_scalars, ['loss']),
-        Panel('retrieval in the batch', draw_scalars, ['batch_top1', *precision]),
+        Panel(
+            'in the batch: top-1 (dashed: precision)',
+            draw_scalars,
+            ['batch_top1', *precision],
+        ),
         Panel('active anchors (loss > 1e-5)', draw_scalars, ['active_count']),
         Panel('learning rate', draw_schedule, ['learning_rate']),
-        Panel('distances of pairs in the batch', draw_histograms, pairs),
+        Panel('distances: same PID (dashed: others)', draw_histograms, pairs),
         Panel('lengths of embeddings', draw_histograms, ['embedding_lengths']),
-        Panel('validation', draw_points, VALIDATION),
+        Panel('validation: mAP (dashed: top-1)', draw_points, VALIDATION),
     ]
 
 
@@ -221,6 +227,7 @@ def plot_runs(runs):
     """
     # Not pyplot: it would ask for a screen.
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     is_validated = any(set(VALIDATION) & set(events) for events in runs.values())
     num_columns = 4 if is_validated else 3
@@ -228,26 +235,33 @@ def plot_runs(runs):
     grid = figure.subplots(2, num_columns)
     # The six curves keep their places; validation comes to their right.
     all_axes = [*grid[0, :3], *grid[1, :3], *grid[:, 3:].flat]
-    for number, (run, events) in enumerate(runs.items()):
-        # Two colours a run, for panels with two distributions.
-        colours = [f'C{(2 * number + i) % 10}' for i in range(2)]
+    colours = choose_colours(len(runs))
+    for events, colour in zip(runs.values(), colours, strict=True):
         for axes, panel in zip(all_axes, choose_panels(events), strict=False):
-            panel.draw(axes, events, panel.tags, run, colours)
+            panel.draw(axes, events, panel.tags, colour)
             axes.set_title(panel.title)
     for axes in all_axes:
         finish(axes)
+    lines = [Line2D([], [], color=colour) for colour in colours]
+    texts.add_legend(figure, lines, list(runs), size=10)
     return figure
 
 
 def finish(axes):
-    """Add label, grid and legend to axes; hide them if no panel was drawn there."""
+    """Add label and grid to axes; hide them if no panel was drawn there."""
     axes.set_visible(bool(axes.get_title()))
     axes.set_xlabel('iteration')
     # Room above, or a constant would hide in the frame.
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize='small')
+
+
+def choose_colours(num_runs):
+    """Return a colour for each run; those of many are closer to each other."""
+    from matplotlib import colormaps
+
+    colours = colormaps['tab10' if num_runs <= 10 else 'tab20'].colors
+    return [colours[number % len(colours)] for number in range(num_runs)]
 
 
 def name_runs(experiment_roots):

@@ -16,14 +16,13 @@ import importlib
 import itertools
 import os
 import shlex
-import shutil
 import sys
 import typing
 
 import common
 import datasets
 from precision import is_native
-from training import checks, devices, flags, resuming
+from training import checks, devices, experiment, flags, resuming
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
 np = common.lazy_import('numpy')
@@ -77,16 +76,23 @@ class Learner(typing.NamedTuple):
 
 
 def main(argv=None):
-    args, notes = flags.parse_args(__doc__, argv)
+    args, notes, warnings, previous = flags.parse_args(__doc__, argv)
     data = load_train_sets(args.train_set, args.image_root, args.csv_header)
+    checksum = resuming.checksum(data.pids, data.fids)
+    warnings += resuming.check_rows(vars(args), checksum)
     devices.prepare(args.distribute)
     common.start_tensorflow()
     run = settings.group(args)
-    with devices.connect(args.distribute) as replicas:
+    is_new = not (args.resume or args.dry_run)
+    with (
+        devices.connect(args.distribute) as replicas,
+        experiment.ExperimentRoot(args.experiment_root, is_new, replicas) as root,
+    ):
         args.seed = agree(vars(args), run.batches.size, data, replicas)
         held_out = read_held_out(run.validation, replicas.is_chief)
+        notes += validation.describe_overlap(held_out, data.pids)
         check_images(args.check_images, data, held_out, args.quiet)
-        check_initial_checkpoint(run.network.initial_checkpoint)
+        check_initial_checkpoint(run.network.initial_checkpoint, args.resume)
         sampler = batches.Sampler(
             data.pids, run.batches.batch_p, run.batches.batch_k, args.seed
         )
@@ -96,26 +102,21 @@ def main(argv=None):
         feed, cache_notes = open_feed(
             run.batches, sampler, data.paths, steps, args.dry_run, replicas
         )
-        notes += validation.describe_overlap(held_out, data.pids)
-        notes += describe_run(run, sampler, learner, steps, weights, replicas)
-        if replicas.is_chief and not args.dry_run:
-            store(resuming.to_json(vars(args)), learner.state, args.resume)
-        logger = open_log(
-            args.experiment_root, args.dry_run, args.quiet, replicas.is_chief
+        notes += describe_run(
+            run, args.seed, previous, sampler, learner, steps, weights, replicas
         )
-        for note in [*notes, *cache_notes]:
-            logger.info(note)
-        if args.dry_run:
-            dry_run(feed, steps, logger)
-            return
-        if not steps:
-            say_finished(steps.start, logger)
+        if replicas.is_chief and not args.dry_run:
+            store(vars(args) | {resuming.CHECKSUM: checksum}, learner.state)
+        logger = open_log(root.directory, args.dry_run, args.quiet, replicas.is_chief)
+        warnings += warn_of_devices(args.precision, args.distribute, replicas)
+        say([*notes, *cache_notes], warnings, logger)
+        if args.dry_run or not steps:
+            say_without_training(args.dry_run, feed, steps, logger)
             return
 
-        warn_of_devices(args.precision, args.distribute, replicas, logger)
-        overfit = diagnosis.OverfitWatch() if args.overfit_one_batch else None
+        overfit = diagnosis.OverfitWatch()
         journal = open_journal(
-            run, data, steps, args.experiment_root, overfit, logger, replicas
+            run, data, steps, root, learner.state, overfit, logger, replicas
         )
         done = loop.train(
             loop.Schedule(
@@ -132,8 +133,7 @@ def main(argv=None):
             learner.state,
             replicas,
         )
-        if overfit is not None and replicas.is_chief:
-            say_what_was_learned(overfit, logger)
+        say_what_was_learned(overfit, logger)
         conclude(done, args.train_iterations, args.experiment_root, logger)
 
 
@@ -224,9 +224,12 @@ def check_images(is_wanted, data, held_out, quiet):
     images.check_all(list(dict.fromkeys(paths)), common.setup_logging(), quiet)
 
 
-def check_initial_checkpoint(initial_checkpoint):
-    """Raise FileNotFoundError, before anything slow, if there is no such file."""
-    if initial_checkpoint not in (None, 'imagenet'):
+def check_initial_checkpoint(initial_checkpoint, is_resumed):
+    """Raise FileNotFoundError, before anything slow, if there is no such file.
+
+    A resumed run needs nothing from it, and may be on another machine by now.
+    """
+    if not is_resumed and initial_checkpoint not in (None, 'imagenet'):
         checkpoints.WeightsFile(initial_checkpoint)
 
 
@@ -260,7 +263,12 @@ def build_learner(run, seed, experiment_root, replicas):
     if run.network.sync_batch_norm:
         layers.synchronise_batch_norm(network)
     state = checkpoints.TrainingState(
-        network, optimizer, experiment_root, replicas.is_chief
+        network,
+        optimizer,
+        experiment_root,
+        replicas.is_chief,
+        diagnosis.make_collapse_memory(),
+        run.reporting.keep_checkpoints,
     )
     return Learner(network, optimizer, state)
 
@@ -335,11 +343,13 @@ def open_feed(wanted, sampler, paths, steps, is_dry_run, replicas):
     return feed, notes
 
 
-def describe_run(run, sampler, learner, steps, weights, replicas):
-    """Return the tables on data, network and memory, list of str.
+def describe_run(run, seed, previous, sampler, learner, steps, weights, replicas):
+    """Return the tables on data, network, training, memory and disk, list of str.
 
     Args:
         run: the settings.Settings.
+        seed: of batches and weights.
+        previous: {flag: value} of the schedule before it was changed.
         sampler: the batches.Sampler.
         learner: the Learner.
         steps: range, of the run; there are no tables if nothing is left to do.
@@ -349,6 +359,12 @@ def describe_run(run, sampler, learner, steps, weights, replicas):
     if not steps:
         return []
     wanted, rate = run.batches, run.optimizer.learning_rate
+    disk = diagnosis.Disk(
+        learner.state.num_bytes,
+        rate.train_iterations,
+        run.reporting.checkpoint_frequency,
+        run.reporting.keep_checkpoints,
+    )
     return [
         *diagnosis.data_table(
             np.array([len(rows) for rows in sampler.rows]),
@@ -360,6 +376,7 @@ def describe_run(run, sampler, learner, steps, weights, replicas):
         *diagnosis.network_table(
             learner.network, (run.network.model_name, run.network.head_name), weights
         ),
+        *diagnosis.training_table(run.objective, run.optimizer, seed),
         *diagnosis.memory_table(
             learner.network,
             learner.optimizer,
@@ -367,33 +384,41 @@ def describe_run(run, sampler, learner, steps, weights, replicas):
             wanted.augmentation.net_size,
             diagnosis.free_memory(),
         ),
+        *diagnosis.disk_table(disk),
+        *describe_start(rate, previous, steps),
     ]
 
 
-def store(values, state, is_resumed):
-    """Write args.json; of a new run also checkpoint-0, and if that fails, nothing.
+def describe_start(rate, previous, steps):
+    """Return what to say of a changed schedule and of the start, list of str.
 
     Args:
-        values: {flag: value}.
-        state: the checkpoints.TrainingState; it knows the experiment root.
-        is_resumed: whether there is a checkpoint.
+        rate: the optimizers.LearningRate.
+        previous: {flag: value} of the schedule before it was changed.
+        steps: range, of the run.
     """
-    root = state.directory
-    filename = os.path.join(root, 'args.json')
-    if is_resumed:
-        common.write_json(filename, values)
-        return
-    existed = os.path.isdir(root)
-    try:
-        common.write_json(filename, values)
+    before = rate._replace(
+        decay_start=previous.get('decay_start_iteration', rate.decay_start),
+        train_iterations=previous.get('train_iterations', rate.train_iterations),
+    )
+    return [
+        *optimizers.describe_change(before, rate, steps.start),
+        f'Starting training from iteration {steps.start}. Losses are min|avg|max of a '
+        'batch; p@k is the share of the PID among the k nearest',
+    ]
+
+
+def store(values, state):
+    """Write args.json, and of a new run checkpoint-0.
+
+    Args:
+        values: {flag: value} and what else is stored with them.
+        state: the checkpoints.TrainingState; it knows the experiment root.
+    """
+    filename = os.path.join(state.directory, 'args.json')
+    common.write_json(filename, resuming.to_json(values))
+    if not values['resume']:
         state.save(0)
-    except BaseException:
-        if not existed:
-            shutil.rmtree(root, ignore_errors=True)
-        elif os.path.isdir(root):
-            for entry in os.scandir(root):
-                os.remove(entry.path)
-        raise
 
 
 def open_log(experiment_root, is_dry_run, quiet, is_chief):
@@ -412,75 +437,84 @@ def open_log(experiment_root, is_dry_run, quiet, is_chief):
     return common.setup_logging(os.path.join(experiment_root, 'train.log'), quiet)
 
 
-def dry_run(feed, steps, logger):
-    """Read the first batch, and say what a run would have begun with."""
+def say(notes, warnings, logger):
+    """Log what there is to say before a run."""
+    for note in notes:
+        logger.info(note)
+    for warning in warnings:
+        logger.warning(warning)
+
+
+def say_without_training(is_dry_run, feed, steps, logger):
+    """Say why there is no training; of a dry run, read the first batch before."""
     if steps:
         next(feed)
         logger.info(
             'dry run: flags, data, network, weights and the first batch are in order; '
             'nothing was written'
         )
-    else:
+    elif is_dry_run:
         logger.info(f'dry run: the run is finished after {steps.start} iterations')
+    else:
+        logger.info(
+            f'nothing to do: the run is finished after {steps.start} iterations; raise '
+            '--train_iterations to go on'
+        )
 
 
-def say_finished(done, logger):
-    """Say that a resumed run has nothing left to do."""
-    logger.info(
-        f'nothing to do: the run is finished after {done} iterations; raise '
-        '--train_iterations to go on'
-    )
-
-
-def warn_of_devices(precision, distribute, replicas, logger):
-    """Warn where a flag does not make a run faster, as things are here."""
+def warn_of_devices(precision, distribute, replicas):
+    """Return warnings of flags that make nothing faster here, list of str."""
+    warnings = []
     if not is_native(precision):
-        logger.warning(
+        warnings.append(
             f'this processor has no instructions for {precision}: products are '
             'computed in float32 and rounded, right but slower than --precision float32'
         )
     if distribute != 'none' and replicas.num_replicas == 1:
-        logger.warning(
+        warnings.append(
             f'--distribute {distribute} changes nothing: there is one device only'
         )
+    return warnings
 
 
-def open_journal(run, data, steps, experiment_root, overfit, logger, replicas):
+def open_journal(run, data, steps, root, state, overfit, logger, replicas):
     """Return the journals.Journal of a run; one process writes it.
 
     Args:
         run: the settings.Settings.
         data: the Data.
         steps: range, of the run.
-        experiment_root: directory of what it writes.
-        overfit: a diagnosis.OverfitWatch, or None.
+        root: the experiment.ExperimentRoot; it learns of the first iteration.
+        state: the checkpoints.TrainingState; it keeps what watches remember.
+        overfit: a diagnosis.OverfitWatch, used where there is but one batch.
         logger: of open_log.
         replicas: of devices.connect.
     """
     if not replicas.is_chief:
-        return journals.SilentJournal()
+        return journals.SilentJournal(logger)
     wanted, reporting = run.batches, run.reporting
     expected_loss = diagnosis.collapsed_loss(run.objective.loss, run.objective.margin)
     reporters = [
         journals.Line(logger, wanted.num_neighbours, steps.stop),
         journals.Scalars(wanted.num_neighbours),
-        journals.Histograms(reporting.histogram_frequency),
+        journals.Histograms(reporting.histogram_frequency, steps.stop),
         journals.Pictures(reporting.image_frequency, data.pids, wanted.batch_k),
-        diagnosis.CollapseWatch(expected_loss, logger),
+        diagnosis.CollapseWatch(expected_loss, logger, state.memory),
+        root,
     ]
     if reporting.detailed_logs:
         reporters.append(
             journals.DetailedLogs(
-                experiment_root,
+                root.directory,
                 steps.stop,
                 wanted.size,
                 run.network.embedding_dim,
                 data.fids,
             )
         )
-    if overfit is not None:
+    if wanted.is_one:
         reporters.append(overfit)
-    return journals.Journal(logger, experiment_root, steps, reporters, reporting.quiet)
+    return journals.Journal(logger, root.directory, steps, reporters, reporting.quiet)
 
 
 def make_train_step(run, learner, seed, replicas):
@@ -520,7 +554,9 @@ def make_validator(run, held_out, learner, journal):
 
 
 def say_what_was_learned(overfit, logger):
-    """Say whether a single batch was learned by heart."""
+    """Say whether a single batch was learned by heart, if one was watched."""
+    if not overfit.losses:
+        return
     has_worked, verdict = overfit.verdict()
     (logger.info if has_worked else logger.warning)(verdict)
 

@@ -8,12 +8,15 @@
         --gallery_embeddings ~/exp/trinet/market1501_test_embeddings.h5 \\
         --image_root ~/Market-1501-v15.09.15 --filename ranking.html
 
-writes queries beside the gallery images nearest to them, those of the lowest average
-precision (scikit-learn's) first. Matches have a green border, others a red one.
-A page (.html) holds all its images in itself; it has distance, PID and camera of each,
-shows greyed what the excluder ignores, and the nearest match where it comes late, and
-filters by PID. A picture (.png) has fewer rows and leaves out what is ignored. Queries
-without any match have no average precision and are in neither.
+writes queries beside the gallery images nearest to them. Matches have a green border,
+others a red one. A page (.html) holds all its images in itself. It has the queries of
+the lowest average precision (scikit-learn's) first, with distance, PID and camera of
+each image, shows greyed what the excluder ignores, and the nearest match where it comes
+late, and finds every query by its PID. A picture (.png) has a few queries from the
+worst to the best, and leaves out what is ignored.
+
+A query whose PID the gallery lacks, such as `unknown`, is ranked too, without borders:
+with --order unmatched, with --pid, or where no query has a match.
 
     python visualize.py curves a.json b.json --output_dir pictures
     python visualize.py projector --dataset data/market1501_query.csv --embeddings ...
@@ -43,8 +46,21 @@ from visuals import (
     thumbnails,
 )
 
+
+class Default(typing.NamedTuple):
+    """What is shown unless flags say otherwise.
+
+    Attributes:
+        num_queries: how many queries, at most.
+        order: one of ranked_queries.ORDER_CHOICES.
+    """
+
+    num_queries: int
+    order: str
+
+
 # A page is scrolled and filtered, a picture is seen at a glance.
-NUM_QUERIES = {'.html': 100, '.png': 8}
+DEFAULTS = {'.html': Default(100, 'worst'), '.png': Default(8, 'spread')}
 
 CURVES = """Draw the scores of one or several evaluations.
 
@@ -94,6 +110,8 @@ def build_parser():
     """Return the argument parser of the rankings."""
     parser = common.new_parser(__doc__)
     flags.add_flags(parser)
+    flags.add_protocol_flags(parser)
+    flags.add_rerank_flags(parser)
     output = parser.add_argument_group('picture')
     add_data_flags(output)
     output.add_argument(
@@ -105,17 +123,25 @@ def build_parser():
         help='Page or picture to write; its ending decides which. Several will do.',
     )
     output.add_argument(
+        '--pid',
+        nargs='+',
+        metavar='PID',
+        help='Show queries of these PIDs only (default: of all).',
+    )
+    output.add_argument(
         '--order',
         choices=ranked_queries.ORDER_CHOICES,
-        default='worst',
-        help='Of all queries sorted by average precision, show the first (worst), or '
-        'some in equal steps from the worst to the best (spread).',
+        help='Of the queries sorted by average precision, show the first (worst), or '
+        'some in equal steps from the worst to the best (spread); or show those '
+        'without any match (unmatched), which the others leave out unless there is '
+        'nothing else (default: worst on a page, spread in a picture).',
     )
     output.add_argument(
         '--num_queries',
         type=common.positive_int,
-        help=f'Queries to show (default: {NUM_QUERIES[".html"]} on a page, '
-        f'{NUM_QUERIES[".png"]} in a picture). A page takes about 60 kB for each.',
+        help=f'Queries to show (default: {DEFAULTS[".html"].num_queries} on a page, '
+        f'{DEFAULTS[".png"].num_queries} in a picture). A page takes about 60 kB for '
+        'each.',
     )
     output.add_argument(
         '--top_k',
@@ -141,7 +167,7 @@ def add_data_flags(group):
 def page_or_picture(text):
     """argparse type: the path of an HTML or PNG file to write."""
     filename = common.path(text)
-    if extension_of(filename) not in NUM_QUERIES:
+    if extension_of(filename) not in DEFAULTS:
         raise argparse.ArgumentTypeError(
             f'{text} given, a name that ends in .html or .png expected'
         )
@@ -161,18 +187,11 @@ def name_file(filename):
 def show_rankings(argv):
     """Write the pages and the pictures."""
     args = build_parser().parse_args(argv)
-    query, gallery = embedding_files.load_pair(
-        args.query_dataset,
-        args.query_embeddings,
-        args.gallery_dataset,
-        args.gallery_embeddings,
-        has_header=args.csv_header,
-    )
-    is_ignored = excluders.make_mask(args.excluder, query, gallery)
-    dists = ranking.EmbeddingDistances(
-        query.embs, gallery.embs, args.metric, args.batch_size
-    )
-    ranks = ranking.rank(dists, query.pids, gallery.pids, is_ignored)
+    query, gallery, task = flags.load(args)
+    candidates = find_queries(query.pids, args.pid)
+    ranks = ranking.rank(*task)
+    aps = ranked_queries.find_average_precisions(ranks)
+    warn_of_unmatched(aps[candidates])
     images = ranked_queries.RankedImages(
         query,
         gallery,
@@ -180,70 +199,134 @@ def show_rankings(argv):
         excluders.find_cameras(args.excluder, gallery),
         args.image_root,
     )
+    sets = f'{name_file(args.query_dataset)} in {name_file(args.gallery_dataset)}'
     for filename in args.filename:
         kind = extension_of(filename)
-        num_queries = args.num_queries or NUM_QUERIES[kind]
-        rows, aps = ranked_queries.choose_queries(ranks, num_queries, args.order)
-        ranked = ranked_queries.rank_queries(
-            rows, aps, query, gallery, is_ignored, args.metric, args.top_k
-        )
+        order = args.order or DEFAULTS[kind].order
+        num_queries = args.num_queries or DEFAULTS[kind].num_queries
+        rows = ranked_queries.choose_queries(aps, candidates, num_queries, order)
+        ranked = ranked_queries.rank_queries(rows, aps, task, args.top_k)
+        count = count_queries(aps, candidates, rows, order, args.pid)
         if kind == '.html':
-            names = name_file(args.query_dataset), name_file(args.gallery_dataset)
-            summary = [
-                count_queries(ranks, len(rows), args.order),
-                explain_signs(args.metric, args.excluder),
-            ]
-            write_page(filename, ' in '.join(names), summary, ranked, images)
+            others = ranked_queries.score_others(rows, aps, ranks, task)
+            has_unknown = not set(query.pids[rows]) <= set(gallery.pids)
+            signs = explain_signs(name_distance(args), args.excluder, has_unknown)
+            summary = [count, signs, *explain_pools(args.pool, args.multi_query)]
+            write_page(filename, sets, summary, ranked, images, others)
         else:
-            write_picture(filename, ranked, images, args.top_k)
+            title = f'{sets}: {count} Nearest first by {name_distance(args)} distance.'
+            write_picture(filename, ranked, images, args.top_k, title)
         if not args.quiet:
             print(f'{filename}: {len(rows)} of {len(query.fids)} queries')
 
 
-def count_queries(ranks, num_shown, order):
-    """Return the paragraph that says which queries a page shows.
+def find_queries(query_pids, pids):
+    """Return the rows of the queries of some PIDs, int64 [n]; None: of all.
+
+    Raises:
+        ValueError: no query has one of the PIDs.
+    """
+    if pids is None:
+        return np.arange(len(query_pids))
+    rows_of_pid = datasets.group_rows(query_pids)
+    missing = [pid for pid in pids if pid not in rows_of_pid]
+    if missing:
+        raise common.InputError(
+            f'--pid: {len(missing)} of {len(pids)} PIDs are of no query (first: '
+            f'{missing[0]}){common.suggest(missing[0], rows_of_pid)}'
+        )
+    return np.sort(np.concatenate([rows_of_pid[pid] for pid in dict.fromkeys(pids)]))
+
+
+def warn_of_unmatched(aps):
+    """Say on stderr if no query has a match, [n] average precisions, NaN: none."""
+    if np.isnan(aps).all():
+        print(
+            f'none of the {len(aps)} queries has a match in the gallery: shown without '
+            'average precision. If they should have one, check that query set, gallery '
+            'and excluder belong together',
+            file=sys.stderr,
+        )
+
+
+def name_distance(args):
+    """Return the name of the distance that the flags ask for."""
+    return f're-ranked {args.metric}' if args.rerank else args.metric
+
+
+def count_queries(aps, candidates, rows, order, pids):
+    """Return the sentences that say which queries are shown.
 
     Args:
-        ranks: list [Q] of ranking.MatchRanks.
-        num_shown: how many of the Q are shown.
+        aps: float64 [Q], average precisions; NaN without a match.
+        candidates: int64 [n], rows of the queries that were to choose from.
+        rows: int64 [shown], those chosen.
         order: one of ranked_queries.ORDER_CHOICES.
+        pids: that were asked for, or None.
     """
-    aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
-    words = {'worst': 'worst first', 'spread': 'in equal steps from worst to best'}
-    unmatched = len(ranks) - len(aps)
-    left_out = f' {unmatched} without any match are left out.' if unmatched else ''
-    return (
-        f'{num_shown} of {len(ranks)} queries, {words[order]} by average '
-        f'precision; mAP of all: {np.mean(aps):.2%}.{left_out}'
-    )
+    of_pids = f' of PID {", ".join(pids)}' if pids else ''
+    sentence = f'{len(rows)} of {len(candidates)} queries{of_pids}'
+    unmatched = np.count_nonzero(np.isnan(aps[candidates]))
+    if np.isnan(aps[rows]).all():
+        sentence += ': those without any match, in the order of the CSV.'
+    else:
+        words = {'worst': 'worst first', 'spread': 'in equal steps from worst to best'}
+        sentence += f', {words[order]} by average precision.'
+        if unmatched:
+            sentence += (
+                f' {unmatched} without any match are left out; --order unmatched '
+                'shows them.'
+            )
+    if np.isnan(aps).all():
+        return sentence
+    return f'{sentence} mAP of all: {np.nanmean(aps):.2%}.'
 
 
-def explain_signs(metric, excluder):
+def explain_signs(distance, excluder, has_unknown):
     """Return the paragraph that says what colours and signs of a page mean.
 
     Args:
-        metric: one of ranking.METRIC_CHOICES.
+        distance: its name.
         excluder: name of the excluder.
+        has_unknown: whether the gallery lacks the PID of a query on the page.
     """
+    neither = ' Neither: the gallery lacks the PID of the query.' if has_unknown else ''
     return (
-        f'Nearest first by {metric} distance. Green ✓: same PID; red ✗: another. '
-        f'Grey: ignored by the excluder {excluder}, without a rank. '
+        f'Nearest first by {distance} distance. Green ✓: same PID; red ✗: another.'
+        f'{neither} Grey: ignored by the excluder {excluder}, without a rank. '
         'After …: the nearest match.'
     )
 
 
-def write_page(filename, title, summary, ranked, images):
+def explain_pools(pool, multi_query):
+    """Return the paragraphs that say what an image stands for, if for several.
+
+    Args:
+        pool: how frames were pooled, or None.
+        multi_query: how queries were pooled, or None.
+    """
+    texts = []
+    if pool:
+        texts.append(f'An image stands for its tracklet, the {pool} of all frames.')
+    if multi_query:
+        texts.append(
+            f'A query stands for all of its PID and camera, the {multi_query} of them.'
+        )
+    return texts
+
+
+def write_page(filename, title, summary, ranked, images, others):
     """Write the HTML file."""
     with (
         common.complete_file(filename) as temporary,
         open(temporary, 'w', encoding='utf-8') as file,
     ):
-        ranking_page.write(file, title, summary, ranked, images)
+        ranking_page.write(file, title, summary, ranked, images, others)
 
 
-def write_picture(filename, ranked, images, top_k):
+def write_picture(filename, ranked, images, top_k, title):
     """Write the PNG file."""
-    figure = ranking_figure.draw(list(ranked), images, top_k)
+    figure = ranking_figure.draw(list(ranked), images, top_k, title)
     common.write_figure(filename, figure, ranking_figure.DOTS_PER_INCH)
 
 

@@ -13,6 +13,8 @@ Run from the root of the repository; --help tells what is measured and printed.
         ten-crop embeddings: trinet_embed.py against the naive way
     python -m bench.pipeline_speed
         JPEG files to training batches: ours against cv2 and a naive tf.data
+    python -m bench.distances
+        distances of a large batch: in blocks against all differences at once
     python -m bench.journal_cost
         what log line, scalars and histograms cost an iteration
     python -m bench.memory
@@ -27,6 +29,7 @@ _yardsticks.py    drawn images, operations of a net, rate of a matrix product
 _usage.py         a command's time and memory, without those of who starts it
 _product.py       a side: the matrix product in TensorFlow or PyTorch
 _embed_task.py    what both sides of embed_speed are asked, and how they answer
+_cdist.py         a side of distances: one form of them
 _our_embed.py     a side of embed_speed: TensorFlow
 _torch_embed.py   a side of embed_speed: PyTorch
 _torch_train.py   a side of train_speed: PyTorch

@@ -45,7 +45,8 @@ def make_outcome(pids, embedding_dim):
     dists = loss.cdist(embs, embs, 'euclidean')
     top1, precision = loss.batch_scores(dists, pids, k=3)
     losses = loss.batch_hard(dists, pids, 'soft')
-    return steps.Outcome(losses, embs, dists, top1, precision, loss_scale=None)
+    lengths = tf.norm(embs, axis=1)
+    return steps.Outcome(losses, embs, lengths, dists, top1, precision, loss_scale=None)
 
 
 def open_journal(directory, repeats, histogram_frequency):
@@ -57,7 +58,7 @@ def open_journal(directory, repeats, histogram_frequency):
     reporters = [
         journal.Line(logger, k=3, last_step=repeats),
         journal.Scalars(k=3),
-        journal.Histograms(histogram_frequency),
+        journal.Histograms(histogram_frequency, last_step=repeats),
     ]
     return journal.Journal(logger, directory, range(repeats), reporters)
 

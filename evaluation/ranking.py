@@ -185,12 +185,15 @@ class EmbeddingDistances:
     def whole_rows(self):
         """Yield (query slice, distances to the whole gallery, float32)."""
         for rows in split(self.shape[0], self.batch_size, self.shape[1]):
-            yield (
-                rows,
-                compute_distances(
-                    self.query_embs[rows], self.gallery_embs, self.metric
-                ),
-            )
+            yield rows, self.of_rows(rows)
+
+    def of_rows(self, rows):
+        """Return the distances of some queries to the whole gallery, float32 [n, G].
+
+        Args:
+            rows: slice or int64 [n].
+        """
+        return compute_distances(self.query_embs[rows], self.gallery_embs, self.metric)
 
     def of_matches(self, rows_of_pid, cols_of_pid):
         """Return {PID: distances float32 [queries, matches]}.

@@ -72,19 +72,24 @@ class RerankedDistances:
 
     def whole_rows(self):
         """Yield (query slice, distances to the whole gallery, float32)."""
-        num_queries, num_gallery = self.shape
-        gallery_embs = self._embs[num_queries:]
-        for rows in ranking.split(num_queries, self._batch_size, num_gallery):
-            block = ranking.compute_distances(
-                self._embs[rows], gallery_embs, self._metric
+        for rows in ranking.split(self.shape[0], self._batch_size, self.shape[1]):
+            yield rows, self.of_rows(np.arange(rows.start, rows.stop))
+
+    def of_rows(self, rows):
+        """Return the distances of queries to the whole gallery, float32 [n, G].
+
+        Args:
+            rows: int64 [n].
+        """
+        gallery_embs = self._embs[self.shape[0] :]
+        dists = ranking.compute_distances(self._embs[rows], gallery_embs, self._metric)
+        dists *= self._weight / self._largest[rows, None]
+        for q, row in enumerate(rows):
+            jaccard = jaccard_distances(
+                self._query_encoding[row], self._gallery_encoding
             )
-            block *= self._weight / self._largest[rows, None]
-            for q, row in enumerate(range(rows.start, rows.stop)):
-                jaccard = jaccard_distances(
-                    self._query_encoding[row], self._gallery_encoding
-                )
-                block[q] += (1 - self._weight) * jaccard
-            yield rows, block
+            dists[q] += (1 - self._weight) * jaccard
+        return dists
 
     def blocks(self):
         """Yield (query slice, gallery slice, their distances float32)."""

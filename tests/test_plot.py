@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import plot
 
@@ -22,6 +23,19 @@ def write_run(directory, steps, value=0.5):
             for tag in HISTOGRAMS:
                 tf.summary.histogram(tag, np.arange(5.0) + value, step=step)
     writer.close()
+
+
+def make_events(steps):
+    """Return what read_events does of a run, each curve at a height of its own."""
+    steps = np.array(steps)
+    events = {}
+    for height, tag in enumerate([*SCALARS, *HISTOGRAMS], start=1):
+        values = np.full(len(steps), float(height))
+        if tag in HISTOGRAMS:
+            bucket = [height - 1.0, height + 1.0, 4.0]
+            values = np.array([[bucket]] * len(steps))
+        events[tag] = plot.Curve(steps, values)
+    return events
 
 
 def test_smooth_averages_around_each_iteration():
@@ -56,28 +70,66 @@ def test_picture_of_two_runs(tmp_path, capsys):
     )
     assert capsys.readouterr().out == f'{picture}: 2 run(s)\n'
     image = cv2.imread(str(picture))
-    assert image.shape == (700, 1300, 3)
+    assert image.shape[1] == 1300
+    assert 700 < image.shape[0] < 800  # Below the curves, the legend.
     assert (image == 255).mean() < 0.99  # Something is drawn.
 
 
-def test_each_curve_has_its_panel_and_each_run_its_colours(tmp_path):
-    write_run(tmp_path, range(1, 30))
-    events = plot.read_events(str(tmp_path))
+def find_lines(axes):
+    """Return the curves of a panel, without the thin lines below them."""
+    return [line for line in axes.get_lines() if line.get_alpha() is None]
+
+
+def test_each_curve_has_its_panel_and_each_run_its_colour():
+    events = make_events(range(1, 30))
     figure = plot.plot_runs({'one': events, 'two': events})
-    legends = [axes.get_legend_handles_labels() for axes in figure.axes]
-    assert [labels for _, labels in legends] == [
-        ['one', 'two'],
-        [f'{run} batch_{t}' for run in ('one', 'two') for t in ('top1', 'prec_at_3')],
-        ['one', 'two'],
-        ['one', 'two'],
-        ['one pos', 'one neg', 'two pos', 'two neg'],
-        ['one lengths', 'two lengths'],
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['one', 'two']
+    one, two = (line.get_color() for line in legend.get_lines())
+    assert one != two
+    looks = [
+        [(line.get_color(), line.get_linestyle()) for line in find_lines(axes)]
+        for axes in figure.axes
     ]
-    for lines, _ in legends:
-        looks = {(line.get_color(), line.get_linestyle()) for line in lines}
-        assert len(looks) == len(lines)
-        for line in lines:
+    single = [(one, '-'), (two, '-')]
+    double = [(one, '-'), (one, '--'), (two, '-'), (two, '--')]
+    assert looks == [single, double, single, single, double, single]
+    for axes in figure.axes:
+        for line in find_lines(axes):
             np.testing.assert_array_equal(line.get_xdata(), np.arange(1, 30))
+
+
+def test_the_second_of_a_panel_is_dashed_as_its_title_says():
+    events = make_events(range(1, 30))
+    panels = {axes.get_title(): axes for axes in plot.plot_runs({'one': events}).axes}
+    for title, tags in {
+        'in the batch: top-1 (dashed: precision)': ('batch_top1', 'batch_prec_at_3'),
+        'distances: same PID (dashed: others)': HISTOGRAMS[:2],
+    }.items():
+        solid, dashed = (1.0 + [*SCALARS, *HISTOGRAMS].index(tag) for tag in tags)
+        drawn = {x.get_linestyle(): x.get_ydata()[0] for x in find_lines(panels[title])}
+        assert drawn == {'-': solid, '--': dashed}
+
+
+@pytest.mark.parametrize('num_runs, length', [(1, 3), (4, 150), (13, 20)])
+def test_the_legend_covers_no_curve_and_is_not_cut_off(num_runs, length):
+    events = make_events(range(1, 5))
+    runs = {f'{i:_>{length}}$': events for i in range(num_runs)}
+    figure = plot.plot_runs(runs)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    (legend,) = figure.legends
+    box = legend.get_window_extent(renderer)
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+    for axes in figure.axes:
+        panel = axes.get_tightbbox(renderer)
+        assert not box.overlaps(panel)
+        assert panel.height > 250  # Room for the curves is left.
+    names = [''.join(text.get_text().split()) for text in legend.get_texts()]
+    assert names == [name.replace('$', r'\$') for name in runs]
+    colours = {line.get_color() for line in legend.get_lines()}
+    assert len(colours) == num_runs
 
 
 def test_quiet_still_warns_of_what_is_missing(tmp_path, capsys):
@@ -105,7 +157,7 @@ def test_validation_has_a_panel_where_a_run_has_it(tmp_path):
         name: plot.read_events(str(tmp_path / name)) for name in ('without', 'with')
     }
     panels = {axes.get_title(): axes for axes in plot.plot_runs(runs).axes}
-    (line,) = panels['validation'].get_lines()
+    (line,) = panels['validation: mAP (dashed: top-1)'].get_lines()
     np.testing.assert_array_equal(line.get_xydata(), [[2, 0.5], [4, 1]])
     alone = plot.plot_runs({'without': runs['without']})
     assert len(alone.axes) == 6

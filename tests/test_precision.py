@@ -197,7 +197,7 @@ def test_gradients_that_overflow_with_any_scale_end_the_run(tmp_path):
     network, optimizer, _ = make_scaled()
     state = checkpoints.TrainingState(network, optimizer, str(tmp_path))
     state.save(0)
-    sound = Outcome(tf.ones(4), None, None, None, None, loss_scale=2.0**-10)
+    sound = Outcome(tf.ones(4), tf.ones(4), *[None] * 4, loss_scale=2.0**-10)
     diagnosis.check_outcome(sound, 3, state)
     with pytest.raises(ValueError, match=r'a loss scale of 4.9e-04, in iteration 3'):
         diagnosis.check_outcome(sound._replace(loss_scale=2.0**-11), 3, state)

@@ -1,15 +1,17 @@
+import itertools
 import json
+import re
+import unittest.mock
 
 import cv2
 import h5py
 import numpy as np
 import pytest
 
-import embedding_files
 import evaluate
 import visualize
-from evaluation import ranking
-from visuals import ranked_queries, ranking_figure
+from evaluation import ranking, rerank
+from visuals import ranked_queries
 
 GREEN, RED, BLACK = (50, 205, 50), (255, 0, 0), (0, 0, 0)  # As matplotlib names them.
 
@@ -58,7 +60,9 @@ def find_borders(row):
     is_white = (row == 255).all(axis=1)
     runs = np.split(np.arange(len(row)), np.flatnonzero(np.diff(is_white)) + 1)
     # The middle of a border has its colour; the edges are blurred.
-    return [row[run[len(run) // 2]].tolist() for run in runs if not is_white[run[0]]]
+    return [
+        tuple(row[run[len(run) // 2]].tolist()) for run in runs if not is_white[run[0]]
+    ]
 
 
 def test_a_picture_has_borders_green_of_matches_and_red_of_others(
@@ -68,47 +72,18 @@ def test_a_picture_has_borders_green_of_matches_and_red_of_others(
     visualize.main([*flags, f'--filename={filename}', '--top_k=3'])
     assert capsys.readouterr().out == f'{filename}: 2 of 3 queries\n'
     picture = cv2.imread(str(filename))[..., ::-1]
-    height = len(picture) // 2  # Two queries, the worst first.
-    # An eighth of the height is below the upper border and above the fixture's
-    # rectangles, which begin at a quarter of the image.
-    borders = [find_borders(picture[i * height + height // 8]) for i in range(2)]
-    expected = [
+    # Four images have a border on the left and one on the right; other rows of pixels
+    # have captions, the fixture's rectangles, or the legend.
+    rows = [find_borders(row) for row in picture]
+    colours = [
+        row[::2] for row in rows if len(row) == 8 and set(row) <= {BLACK, GREEN, RED}
+    ]
+    assert [row for row, _ in itertools.groupby(colours)] == [
         # From 5.0, beside 5.5 (a match), 4.0 and 2.0 (a match).
         [BLACK, GREEN, RED, GREEN],
         # From 0.0, beside 1.0 (a match), 2.0 and 4.0.
         [BLACK, GREEN, RED, RED],
     ]
-    # Each image has a border on the left and one on the right.
-    assert borders == [np.repeat(row, 2, axis=0).tolist() for row in expected]
-
-
-def test_rows_show_the_nearest_images_that_count(flags, tmp_path):
-    query, gallery = embedding_files.load_pair(
-        str(tmp_path / 'query.csv'),
-        str(tmp_path / 'query.h5'),
-        str(tmp_path / 'gallery.csv'),
-        str(tmp_path / 'gallery.h5'),
-    )
-    images = ranked_queries.RankedImages(query, gallery, None, None, tmp_path)
-    ranked = [
-        # Rank 0 is ignored; rank 4 is the late match, for which there is no room.
-        (0, 1.0, 2, 1, np.array([0, 1, 2]), np.array([0, 1, 2]), np.float32([0, 1, 2])),
-        (1, 0.5, 1, 4, np.array([5, 0, 3]), np.array([1, 2, 4]), np.float32([1, 2, 9])),
-    ]
-    figure = ranking_figure.draw(
-        [ranked_queries.RankedQuery(*fields) for fields in ranked], images, top_k=2
-    )
-    axes = np.array(figure.axes).reshape(2, 4)  # Query, gap, two gallery images.
-    captions = [[a.get_xlabel() for a in row if a.axison] for row in axes]
-    assert captions == [
-        ['0001   AP 100%', '1.000', '2.000'],
-        ['0002   AP 50%', '1.000', '2.000'],
-    ]
-    borders = [
-        [a.spines['left'].get_edgecolor() for a in row[2:] if a.axison] for row in axes
-    ]
-    green, red = ((*tuple(c / 255 for c in colour), 1) for colour in (GREEN, RED))
-    np.testing.assert_allclose(borders, [[green, red], [red, red]])
 
 
 def test_page_and_picture_can_be_written_at_once(flags, tmp_path, capsys):
@@ -197,13 +172,234 @@ def test_other_endings_are_refused(flags, capsys):
     )
 
 
-def test_the_summary_counts_what_is_shown_and_left_out():
-    ranks = [ranking.MatchRanks(np.array(r), np.array(r)) for r in ([1], [], [4])]
-    # Average precisions 1 and 1/4.
-    assert visualize.count_queries(ranks, 1, 'spread') == (
-        '1 of 3 queries, in equal steps from worst to best by average precision; mAP '
-        'of all: 62.50%. 1 without any match are left out.'
+@pytest.mark.parametrize(
+    'candidates, rows, order, pids, expected',
+    [
+        (
+            [0, 1, 2],
+            [0],
+            'spread',
+            None,
+            '1 of 3 queries, in equal steps from worst to best by average precision. 1 '
+            'without any match are left out; --order unmatched shows them. mAP of all: '
+            '62.50%.',
+        ),
+        (
+            [2],
+            [2],
+            'worst',
+            ['7'],
+            '1 of 1 queries of PID 7, worst first by average precision. mAP of all: '
+            '62.50%.',
+        ),
+        (
+            [1],
+            [1],
+            'worst',
+            ['7', '8'],
+            '1 of 1 queries of PID 7, 8: those without any match, in the order of the '
+            'CSV. mAP of all: 62.50%.',
+        ),
+    ],
+)
+def test_the_summary_counts_what_is_shown_and_left_out(
+    candidates, rows, order, pids, expected
+):
+    aps = np.array([1, np.nan, 0.25])
+    assert visualize.count_queries(aps, candidates, rows, order, pids) == expected
+
+
+def read_page(filename):
+    """Return (PID, classes of its figures, its text) of each query on a page."""
+    sections = filename.read_text(encoding='utf-8').split('<section')[1:]
+    return [
+        (
+            re.search('data-pid="(.*?)"', section)[1],
+            re.findall('<figure class="(.*?)"', section),
+            ' '.join(re.sub('<.*?>', ' ', section.partition('>')[2]).split()),
+        )
+        for section in sections
+    ]
+
+
+def test_a_query_of_unknown_pid_is_ranked_without_borders(flags, tmp_path, capsys):
+    filename = tmp_path / 'ranking.html'
+    visualize.main([*flags, f'--filename={filename}', '--order=unmatched'])
+    assert capsys.readouterr() == (f'{filename}: 1 of 3 queries\n', '')
+    # From 7.0, beside 5.5, 4.0, 2.0, 1.0, 0.5 and, ignored, 0.0.
+    ((pid, kinds, text),) = read_page(filename)
+    assert (pid, kinds) == ('0009', ['query', *['unknown'] * 5])
+    assert text.startswith('0009 the gallery has no image of this PID · query/0009_')
+    assert '1 1.500 PID 0002 cam 3 2 3.000 PID 0000 cam 2 3 5.000 PID 0002' in text
+    content = filename.read_text(encoding='utf-8')
+    assert '1 of 3 queries: those without any match, in the order of the CSV' in content
+    assert 'Neither: the gallery lacks the PID of the query.' in content
+
+
+def test_where_no_query_has_a_match_all_are_ranked_and_it_is_said(
+    flags, tmp_path, capsys
+):
+    query_csv = tmp_path / 'query.csv'
+    lines = query_csv.read_text(encoding='utf-8').splitlines()
+    unknown = [f'unknown,{line.partition(",")[2]}' for line in lines]
+    query_csv.write_text('\n'.join(unknown), encoding='utf-8')
+    names = [str(tmp_path / name) for name in ('ranking.html', 'ranking.png')]
+    visualize.main([*flags, '--filename', *names, '--quiet'])
+    output = capsys.readouterr()
+    assert output.out == ''
+    assert output.err == (
+        'none of the 3 queries has a match in the gallery: shown without average '
+        'precision. If they should have one, check that query set, gallery and '
+        'excluder belong together\n'
     )
+    found = read_page(tmp_path / 'ranking.html')
+    assert [pid for pid, *_ in found] == ['unknown'] * 3
+    content = (tmp_path / 'ranking.html').read_text(encoding='utf-8')
+    assert 'mAP' not in content
+    assert 'nan' not in content
+
+
+def test_a_match_that_is_ignored_leaves_the_others_wrong(flags, tmp_path):
+    # Nothing of 0001 counts once its other image is of the query's camera, too.
+    gallery_csv = tmp_path / 'gallery.csv'
+    text = gallery_csv.read_text(encoding='utf-8')
+    gallery_csv.write_text(text.replace('0001_c2', '0001_c1'), encoding='utf-8')
+    (tmp_path / 'gallery/0001_c2s1_000001_00.png').rename(
+        tmp_path / 'gallery/0001_c1s1_000001_00.png'
+    )
+    filename = tmp_path / 'ranking.html'
+    visualize.main([*flags, f'--filename={filename}', '--order=unmatched'])
+    (first, second) = read_page(filename)
+    assert first[:2] == ('0001', ['query', *['ignored'] * 3, *['wrong'] * 3])
+    assert first[2].startswith('0001 all its matches are ignored · query/0001_')
+    assert second[0] == '0009'
+
+
+def test_pids_choose_the_queries(flags, tmp_path, capsys):
+    filename = tmp_path / 'ranking.html'
+    argv = [*flags, f'--filename={filename}', '--pid']
+    visualize.main([*argv, '0009', '0001'])
+    assert capsys.readouterr().out == f'{filename}: 1 of 3 queries\n'
+    assert [pid for pid, *_ in read_page(filename)] == ['0001']
+    content = filename.read_text(encoding='utf-8')
+    assert '1 of 2 queries of PID 0009, 0001, worst first' in content
+    assert '1 without any match are left out; --order unmatched shows them' in content
+    # Alone, it is what there is to show.
+    visualize.main([*argv, '0009'])
+    assert [pid for pid, *_ in read_page(filename)] == ['0009']
+    message = (
+        r'^--pid: 2 of 3 PIDs are of no query \(first: 009\); did you mean 0009\?$'
+    )
+    with pytest.raises(ValueError, match=message):
+        visualize.main([*argv, '0001', '009', 'x'])
+
+
+def test_the_page_names_the_queries_that_it_does_not_show(flags, tmp_path):
+    filename = tmp_path / 'ranking.html'
+    visualize.main([*flags, f'--filename={filename}', '--num_queries=1'])
+    content = filename.read_text(encoding='utf-8')
+    (lines,) = re.findall('<script type="application/json".*?>(.*?)<', content)
+    assert json.loads(lines) == [
+        [
+            '0001',
+            'AP 100.00% · 1 match, the first at rank 1 · query/0001_c1s1_000000_00.png',
+        ],
+        [
+            '0009',
+            'the gallery has no image of this PID · query/0009_c1s1_000002_00.png',
+        ],
+    ]
+
+
+@pytest.mark.parametrize('order', [None, 'worst'])
+def test_a_page_has_the_worst_and_a_picture_some_of_all(order, flags, tmp_path):
+    names = [str(tmp_path / name) for name in ('ranking.html', 'ranking.png')]
+    argv = [*flags, '--filename', *names, '--num_queries=1', '--top_k=1', '--quiet']
+    with unittest.mock.patch.object(
+        ranked_queries, 'choose_queries', wraps=ranked_queries.choose_queries
+    ) as choose:
+        visualize.main([*argv, *([] if order is None else [f'--order={order}'])])
+    orders = [call.args[3] for call in choose.call_args_list]
+    assert orders == ['worst', order or 'spread']
+
+
+def test_reranked_results_can_be_looked_at(flags, tmp_path, monkeypatch):
+    filename = tmp_path / 'ranking.html'
+    rerank_flags = ['--rerank', '--rerank_k1=2', '--rerank_k2=1', '--rerank_lambda=0.5']
+    visualize.main([*flags, f'--filename={filename}', *rerank_flags])
+    query, gallery = (
+        np.float32([[0], [5], [7]]),
+        np.float32([[0.5], [1], [2], [5.5], [0], [4]]),
+    )
+    dists = rerank.RerankedDistances(query, gallery, k1=2, k2=1, weight=0.5)
+    ((_, expected),) = dists.whole_rows()
+    plain = ranking.compute_distances(query, gallery, 'euclidean')
+    for pid, _, text in read_page(filename):
+        row = ['0001', '0002'].index(pid)
+        # Of PID 0000, the last of the gallery: its distance is unlike the Euclidean.
+        (shown,) = re.findall(r' ([\d.]+) PID 0000 ', text)
+        assert float(shown) == pytest.approx(expected[row, 5], rel=1e-3)
+        assert abs(float(shown) - plain[row, 5]) > 0.1
+    assert len(read_page(filename)) == 2
+    content = filename.read_text(encoding='utf-8')
+    assert 'Nearest first by re-ranked euclidean distance.' in content
+
+
+@pytest.mark.parametrize('how', ['mean', 'max'])
+def test_pooled_results_can_be_looked_at(how, tmp_path):
+    """Two tracklets a side, of two frames each; distances are of their pools."""
+    image = np.full((8, 4, 3), 255, np.uint8)
+    flags = ['--excluder=mars', f'--image_root={tmp_path}', f'--pool={how}']
+    embs = {'query': [0, 2, 10, 10], 'gallery': [3, 5, 20, 20]}
+    for side, camera in (('query', 1), ('gallery', 2)):
+        fids = [
+            f'{pid:04d}C{camera}T0001F{frame:03d}.jpg'
+            for pid in (1, 2)
+            for frame in (1, 2)
+        ]
+        for fid in fids:
+            cv2.imwrite(str(tmp_path / fid), image)
+        text = '\n'.join(f'{fid[:4]},{fid}' for fid in fids)
+        (tmp_path / f'{side}.csv').write_text(text, encoding='utf-8')
+        np.save(tmp_path / f'{side}.npy', np.float32(embs[side])[:, None])
+        flags += [
+            f'--{side}_dataset={tmp_path / side}.csv',
+            f'--{side}_embeddings={tmp_path / side}.npy',
+        ]
+    filename = tmp_path / 'ranking.html'
+    visualize.main([*flags, f'--filename={filename}'])
+    texts = {pid: text for pid, _, text in read_page(filename)}
+    assert set(texts) == {'0001', '0002'}
+    # Means are 1 and 10, 4 and 20; the largest 2 and 10, 5 and 20.
+    assert '1 ✓ 3.000 PID 0001' in texts['0001']
+    far = {'mean': '19.00', 'max': '18.00'}[how]
+    assert f'2 ✗ {far} PID 0002' in texts['0001']
+    assert f'stands for its tracklet, the {how} of' in filename.read_text('utf-8')
+
+
+def test_queries_pooled_by_camera_are_one(flags, tmp_path):
+    fid = 'query/0001_c1s2_000009_00.png'
+    (tmp_path / fid).symlink_to(tmp_path / 'query/0001_c1s1_000000_00.png')
+    with (tmp_path / 'query.csv').open('a', encoding='utf-8') as file:
+        file.write(f'\n0001,{fid}')
+    (tmp_path / 'query.h5').unlink()
+    np.save(tmp_path / 'query.npy', np.float32([[0], [5], [7], [3]]))
+    filename = tmp_path / 'ranking.html'
+    visualize.main(
+        [
+            *flags,
+            f'--query_embeddings={tmp_path / "query.npy"}',
+            '--multi_query=mean',
+            '--gallery_includes_queries',
+            f'--filename={filename}',
+        ]
+    )
+    texts = {pid: text for pid, _, text in read_page(filename)}
+    # From (0 + 3) / 2: 1.0 and 2.0 are as near, and its own images are ignored.
+    assert '1 ✓ 0.5000 PID 0001 cam 2 2 ✗ 0.5000 PID 0002' in texts['0001']
+    # The queries of other PIDs are in the gallery.
+    assert '✗ 3.500 PID 0002 cam 1' in texts['0001']
+    assert 'stands for all of its PID and camera' in filename.read_text('utf-8')
 
 
 @pytest.mark.parametrize(

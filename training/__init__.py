@@ -2,6 +2,7 @@
 
 flags.py           its flags: declared, and what they are in the end
 checks.py          which of them go together
+experiment.py      the directory of a run; a false start leaves nothing there
 resuming.py        args.json: what is stored, and how --resume merges it
 settings.py        what the flags mean, in groups that travel together
 step.py            the mathematics of one iteration

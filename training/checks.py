@@ -7,12 +7,15 @@ from training import optimizers, workers
 
 
 def check(parser, args, is_chief):
-    """Leave with an error unless the flags of a run go together.
+    """Leave with an error unless the flags of a run go together; return warnings.
 
     Args:
         parser: its parser, for the errors.
         args: its flags.
         is_chief: whether this process is the one that writes.
+
+    Returns:
+        list of str, on what is possible, but hardly meant.
     """
     # The experiment root is the chief's, which may be faster than we are.
     if not args.resume and is_chief:
@@ -23,6 +26,7 @@ def check(parser, args, is_chief):
     check_optimizer(parser, args)
     check_validation(parser, args)
     check_precision(parser, args.precision, args.distribute)
+    return [*warn_of_loss(args), *warn_of_schedule(args)]
 
 
 def check_precision(parser, precision, distribute):
@@ -42,6 +46,12 @@ def check_validation(parser, args):
         for name in ('val_query', 'val_excluder', 'val_image_root'):
             if getattr(args, name) is not None:
                 parser.error(f'--{name} needs a --val_set, the gallery')
+        # An older version may have stored it.
+        if not args.resume and args.val_every != parser.get_default('val_every'):
+            parser.error(
+                f'--val_every {args.val_every} needs a --val_set, which is scored so '
+                'often; without one, leave it out'
+            )
         return
     if args.val_excluder is None:
         parser.error(
@@ -53,6 +63,9 @@ def check_validation(parser, args):
             f'--image_root has {len(args.image_root)} directories; say which one holds '
             'the images of --val_set with --val_image_root'
         )
+    for name in ('val_set', 'val_query', 'val_image_root'):
+        if getattr(args, name) is not None:
+            setattr(args, name, os.path.abspath(getattr(args, name)))
 
 
 def read_cluster(parser, distribute):
@@ -142,6 +155,38 @@ def check_loss(parser, args):
         loss.check_margin(args.loss, args.margin)
     except ValueError as error:
         parser.error(f'--{error}')
+
+
+def warn_of_loss(args):
+    """Return warnings of batches or a margin that teach next to nothing."""
+    warnings = []
+    if args.batch_k == 1:
+        warnings.append(
+            '--batch_k 1 leaves no positive pair: images are only pushed apart'
+        )
+    if args.batch_p == 1:
+        warnings.append(
+            '--batch_p 1 leaves no negative pair: a soft loss is 0, and nothing is '
+            'learned'
+        )
+    if not isinstance(args.margin, str) and args.margin < 0:
+        warnings.append(
+            f'--margin {args.margin} is negative: pairs count as solved although the '
+            'positive is farther away than the negative'
+        )
+    return warnings
+
+
+def warn_of_schedule(args):
+    """Return a warning, or nothing, of a warm-up that never ends."""
+    if args.warmup_iterations <= args.train_iterations:
+        return []
+    last = args.learning_rate * args.train_iterations / args.warmup_iterations
+    return [
+        f'--warmup_iterations {args.warmup_iterations} is longer than the run of '
+        f'--train_iterations {args.train_iterations}: the learning rate ends at '
+        f'{last:.2g} and never reaches {args.learning_rate:g}'
+    ]
 
 
 def check_optimizer(parser, args):

@@ -2,6 +2,7 @@
 
 import collections
 import math
+import typing
 
 import numpy as np
 import tensorflow as tf
@@ -36,6 +37,9 @@ ALIASES = {'Identity', 'IdentityN', 'Reshape', 'Squeeze', 'ExpandDims', 'StopGra
 
 # What is no activation: it is counted elsewhere, or is tiny.
 NO_ACTIVATIONS = {'ReadVariableOp', 'Const', 'Placeholder', 'Shape'}
+
+# Checkpoints that take more are mentioned with the flag that keeps fewer.
+MUCH_DISK = 5e9
 
 # Losses that are ln 2, or the margin, where all embeddings are one point.
 TRIPLET_LOSSES = ('batch_hard', 'batch_all', 'batch_all_nonzero', 'batch_sample')
@@ -99,7 +103,7 @@ def data_table(counts, batch_p, batch_k, train_iterations, is_decaying):
             (
                 'schedule',
                 f'{train_iterations} iterations of {batch_p} x {batch_k}: every '
-                f'identity {visits:.3g} times, every image {passes:.3g} times',
+                f'identity {format_times(visits)}, every image {format_times(passes)}',
             ),
             (
                 'suggestion',
@@ -107,6 +111,11 @@ def data_table(counts, batch_p, batch_k, train_iterations, is_decaying):
             ),
         ],
     )
+
+
+def format_times(number):
+    """Return how often something happens: '1070 times', '2.53 times'."""
+    return f'{number:.0f} times' if number >= 100 else f'{number:.3g} times'
 
 
 def suggest_schedule(num_pids, batch_p, train_iterations, is_decaying=True):
@@ -210,6 +219,71 @@ def memory_table(network, optimizer, batch_size, net_size, free):
     )
 
 
+def training_table(objective, optimizer, seed):
+    """Return how a run learns, list of str.
+
+    Args:
+        objective: a settings.Objective.
+        optimizer: a settings.Optimizer.
+        seed: of batches, augmentation and initial weights.
+    """
+    rate = optimizer.learning_rate
+    schedule = f'{rate.rate:g}'
+    if rate.warmup_iterations:
+        schedule += f', reached after {rate.warmup_iterations} iterations'
+    if optimizers.decays(rate.decay_start, rate.train_iterations):
+        schedule += (
+            f', from iteration {rate.decay_start} down to '
+            f'{optimizers.DECAY_FACTOR * rate.rate:g} at {rate.train_iterations}'
+        )
+    return format_table(
+        'training',
+        [
+            ('loss', f'{objective.loss}, margin {objective.margin}'),
+            ('metric', objective.metric),
+            ('optimizer', optimizer.name),
+            ('learning rate', schedule),
+            ('seed', f'{seed}'),
+        ],
+    )
+
+
+class Disk(typing.NamedTuple):
+    """What decides how much disk the checkpoints of a run take.
+
+    Attributes:
+        num_bytes: of one checkpoint.
+        train_iterations: of the whole run.
+        frequency: iterations between checkpoints; 0: only the last one.
+        keep: how many are kept; 0: all.
+    """
+
+    num_bytes: int
+    train_iterations: int
+    frequency: int
+    keep: int
+
+    @property
+    def num_checkpoints(self):
+        """How many there are at the end, with the first and the last one."""
+        number = 2
+        if self.frequency:
+            number = 1 + -(-self.train_iterations // self.frequency)
+        return min(number, self.keep or number)
+
+
+def disk_table(disk):
+    """Return what the checkpoints of a run will take, list of str, from a Disk."""
+    number = disk.num_checkpoints
+    what = (
+        f'{number} of {gigabytes(disk.num_bytes)}: {gigabytes(number * disk.num_bytes)}'
+    )
+    advice = None
+    if number * disk.num_bytes > MUCH_DISK:
+        advice = '--keep_checkpoints N keeps the newest only'
+    return format_table('disk', [('checkpoints', what), ('advice', advice)])
+
+
 def gigabytes(num_bytes):
     """Return a number of bytes as a text, in GB of 10^9, to the nearest 10 MB."""
     return f'{num_bytes / 1e9:.2f} GB'
@@ -276,7 +350,7 @@ def free_memory():
 
 
 def check_outcome(outcome, step, state):
-    """Raise InputError if a loss of iteration `step` is NaN or infinite.
+    """Raise InputError if losses or embeddings of iteration `step` are not finite.
 
     Or if gradients have overflowed whatever the scale of the loss was: loss and weights
     would stay as they are, and the run go on for nothing.
@@ -287,6 +361,8 @@ def check_outcome(outcome, step, state):
         state: checkpoints.TrainingState.
     """
     losses = outcome.losses.numpy()
+    if not np.isfinite(outcome.embs.numpy()).all():
+        raise divergence('embeddings are no longer finite', step, state)
     if not np.isfinite(losses).all():
         raise divergence(f'the loss became {losses.mean()}', step, state)
     scale = None if outcome.loss_scale is None else float(outcome.loss_scale)
@@ -307,6 +383,11 @@ def check_weights(state, step):
 
 def divergence(what, step, state):
     """Return the InputError that tells of a run that has diverged."""
+    if step == 1:
+        return common.InputError(
+            f'{what} in iteration 1, before any update: look at the weights that the '
+            'run starts with, at --loss, --margin, --batch_p and --batch_k'
+        )
     return common.InputError(
         f'{what} in iteration {step}; the last good checkpoint is '
         f'{checkpoints.latest(state.directory)}. Start anew with a lower '
@@ -329,6 +410,21 @@ def collapsed_loss(loss_name, margin):
     return math.log(2) if margin == 'soft' else margin
 
 
+def make_collapse_memory():
+    """Return what a CollapseWatch remembers, {name in checkpoints: tf.Variable}."""
+    window = np.full(COLLAPSE_WINDOW, np.nan, np.float32)
+    values = {
+        'first_spread': np.float32(np.nan),  # Mean distance in the first batch.
+        'losses': window,  # Of the last iterations, the newest last.
+        'spreads': window,
+        'has_warned': False,
+    }
+    return {
+        f'{checkpoints.MEMORY_SCOPE}collapse_watch/{name}': tf.Variable(value)
+        for name, value in values.items()
+    }
+
+
 class CollapseWatch:
     """Notices, once, that a run maps all images to one point.
 
@@ -340,15 +436,14 @@ class CollapseWatch:
     Args:
         expected_loss: of collapsed_loss.
         logger: of common.setup_logging; it gets the warning.
+        memory: of make_collapse_memory. It is stored with the weights, so that an
+            interruption makes no difference.
     """
 
-    def __init__(self, expected_loss, logger):
+    def __init__(self, expected_loss, logger, memory):
         self.expected_loss = expected_loss
         self.logger = logger
-        self.first_spread = None
-        self.losses = collections.deque(maxlen=COLLAPSE_WINDOW)
-        self.spreads = collections.deque(maxlen=COLLAPSE_WINDOW)
-        self.has_warned = expected_loss is None
+        self.first_spread, self.losses, self.spreads, self.has_warned = memory.values()
 
     def report(self, iteration):
         """Count a journal.Iteration, and warn if the run has collapsed."""
@@ -366,19 +461,22 @@ class CollapseWatch:
             mean_loss: of the batch.
             spread: mean distance of the batch's images.
         """
-        if self.has_warned:
+        if self.expected_loss is None or self.has_warned.numpy():
             return None
-        if self.first_spread is None:
-            self.first_spread = spread
-        self.losses.append(mean_loss)
-        self.spreads.append(spread)
-        if len(self.losses) < COLLAPSE_WINDOW:
+        if np.isnan(self.first_spread.numpy()):
+            self.first_spread.assign(spread)
+        for window, value in ((self.losses, mean_loss), (self.spreads, spread)):
+            window.assign(np.append(window.numpy()[1:], np.float32(value)))
+        losses, spreads = self.losses.numpy(), self.spreads.numpy()
+        first = float(self.first_spread.numpy())
+        gap = abs(losses.mean(dtype=np.float64) - self.expected_loss)
+        last = spreads.mean(dtype=np.float64)  # NaN until the window is full.
+        if not (
+            gap <= COLLAPSE_LOSS * self.expected_loss
+            and last <= COLLAPSE_SPREAD * first
+        ):
             return None
-        gap = abs(np.mean(self.losses) - self.expected_loss)
-        first, last = self.first_spread, np.mean(self.spreads)
-        if gap > COLLAPSE_LOSS * self.expected_loss or last > COLLAPSE_SPREAD * first:
-            return None
-        self.has_warned = True
+        self.has_warned.assign(True)
         return (
             f'the embeddings have collapsed: for {COLLAPSE_WINDOW} iterations the loss '
             f'has been {self.expected_loss:.3f}, that of identical embeddings, and the '

@@ -1,8 +1,10 @@
 """train.py's flags, declared; what they are in the end is said by parse_args."""
 
 import argparse
+import math
 import os
 import secrets
+import typing
 
 import common
 import datasets
@@ -17,6 +19,21 @@ from training import checks, devices, optimizers, resuming
 FREE = (*resuming.FREE_ON_RESUME, 'cache', 'check_images', 'quiet')
 
 
+class Flags(typing.NamedTuple):
+    """What a command line, and of a resumed run its args.json, come to.
+
+    Attributes:
+        args: argparse.Namespace, of which --train_set and --image_root are lists.
+        notes, warnings: lists of str, what to say of them.
+        previous: {flag: value} of a resumed run's schedule as it was.
+    """
+
+    args: argparse.Namespace
+    notes: list
+    warnings: list
+    previous: dict
+
+
 def parse_args(doc, argv):
     """Return the checked flags of a new run, or those of the run to be resumed.
 
@@ -25,38 +42,35 @@ def parse_args(doc, argv):
         argv: list of str, or None for those of the process.
 
     Returns:
-        (args, notes): argparse.Namespace, of which --train_set and --image_root are
-        lists; list of str, what a resumed run should be told about its flags.
+        Flags.
     """
     parser = build_parser(doc)
     args = parser.parse_args(argv)
-    notes = []
+    notes, warnings, previous = [], [], {}
     if args.resume:
         filename = os.path.join(args.experiment_root, 'args.json')
         stored_parser = add_flags(resuming.StoredParser(filename))
-        args, notes = resuming.merge(parser, stored_parser, argv, args.experiment_root)
+        args, notes, warnings, previous = resuming.merge(
+            parser, stored_parser, argv, args.experiment_root
+        )
     cluster = checks.read_cluster(parser, args.distribute)
     for name in resuming.SEVERAL:
         if getattr(args, name) is None:
             parser.error(f'--{name} is required')
     make_absolute(args)
-    checks.check(parser, args, cluster is None or cluster.is_chief)
+    warnings += checks.check(parser, args, cluster is None or cluster.is_chief)
     if args.seed is None:
         args.seed = secrets.randbelow(2**31)
-    return args, notes
+    return Flags(args, notes, warnings, previous)
 
 
 def make_absolute(args):
     """Let paths not depend on the working directory: a run is resumed from others."""
     for name in resuming.SEVERAL:
-        # '' is no file, and would be the working directory: its reader says so.
-        paths = [
-            os.path.abspath(path) if path else path for path in getattr(args, name)
-        ]
-        setattr(args, name, paths)
+        setattr(args, name, [os.path.abspath(path) for path in getattr(args, name)])
     for name in ('initial_checkpoint', 'val_set', 'val_query', 'val_image_root'):
         path = getattr(args, name)
-        if path not in (None, 'imagenet', ''):
+        if path not in (None, 'imagenet'):
             setattr(args, name, os.path.abspath(path))
 
 
@@ -309,14 +323,15 @@ def add_optimizer_flags(optimisation):
         '--train_iterations',
         default=25000,
         type=common.positive_int,
-        help='Iterations of the whole run. The one value that --resume may raise.',
+        help='Iterations of the whole run. --resume may raise it.',
     )
     optimisation.add_argument(
         '--decay_start_iteration',
         default=15000,
         type=int,
         help='Iteration at which the exponential decay of the learning rate begins, '
-        'down to a thousandth at the end; -1 keeps the rate constant.',
+        'down to a thousandth at the end; -1 keeps the rate constant. --resume may '
+        'move it if it raises --train_iterations.',
     )
     optimisation.add_argument(
         '--adam_beta1_at_decay',
@@ -393,8 +408,8 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
         'args.json. Of the command line, only '
-        f'{", ".join(f"--{name}" for name in FREE)} and a larger --train_iterations '
-        'count.',
+        f'{", ".join(f"--{name}" for name in FREE)} and a larger --train_iterations, '
+        'with which --decay_start_iteration may move, count.',
     )
     bookkeeping.add_argument(
         '--dry_run',
@@ -415,11 +430,19 @@ def add_bookkeeping_flags(parser):
         help='Iterations between checkpoints; 0: only the last one.',
     )
     bookkeeping.add_argument(
+        '--keep_checkpoints',
+        default=0,
+        type=common.non_negative_int,
+        metavar='N',
+        help='Keep the N newest numbered checkpoints and delete older ones; 0: keep '
+        'all, as the original does. The first, checkpoint-0, counts; `best` does not.',
+    )
+    bookkeeping.add_argument(
         '--histogram_frequency',
         default=50,
         type=common.non_negative_int,
-        help="Iterations between TensorBoard's histograms; 0: none. Scalars are "
-        'written at every iteration.',
+        help="Iterations between TensorBoard's histograms, which also follow the first "
+        'and the last one; 0: none. Scalars are written at every iteration.',
     )
     bookkeeping.add_argument(
         '--image_frequency',
@@ -441,7 +464,12 @@ def margin(text):
     """argparse type: 'soft', 'none' or a number."""
     if text in ('soft', 'none'):
         return text
-    return common.number(text, float, "a number, 'soft' or 'none'")
+    value = common.number(text, float, "a number, 'soft' or 'none'")
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(
+            f"{text} given, a finite number, 'soft' or 'none' expected"
+        )
+    return value
 
 
 def beta1(text):

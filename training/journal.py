@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import datetime
 import errno
 import json
 import math
@@ -30,7 +29,7 @@ SPEED_WINDOW = 50
 class Speed:
     """Running mean of the seconds per iteration.
 
-    The first iteration counts only until there is a second: it builds the graph.
+    The first iteration does not count: it builds the graph.
     """
 
     def __init__(self):
@@ -51,9 +50,9 @@ class Speed:
 
     @property
     def secs_per_iter(self):
-        """Mean duration of the last iterations, seconds."""
+        """Mean duration of the last iterations, seconds; NaN after the first."""
         if len(self.ends) < 2:
-            return self.ends[-1] - self.started
+            return math.nan
         return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
@@ -105,16 +104,25 @@ class Line:
 
 
 def format_iteration(iteration, k, last_step):
-    """Return the log line of an Iteration; see Line."""
+    """Return the log line of an Iteration, at most 80 characters; see Line."""
     losses = iteration.outcome.losses.numpy()
-    left = iteration.secs_per_iter * (last_step - iteration.step)
+    is_first = math.isnan(iteration.secs_per_iter)
+    secs_per_iter = iteration.secs if is_first else iteration.secs_per_iter
     return (
-        f'iter:{iteration.step:6d}, loss min|avg|max: '
-        f'{losses.min():.3f}|{losses.mean():.3f}|{losses.max():6.3f}, '
-        f'batch-p@{k}: {float(iteration.outcome.precision_at_k):.2%}, '
-        f'ETA: {datetime.timedelta(seconds=round(left))} '
-        f'({iteration.secs_per_iter:.2f}s/it)'
+        f'iter:{iteration.step:6d}, '
+        f'loss: {losses.min():.3f}|{losses.mean():.3f}|{losses.max():.3f}, '
+        f'p@{k}: {float(iteration.outcome.precision_at_k):.2%}, '
+        f'ETA: {format_eta(iteration, last_step)} ({secs_per_iter:.2f}s/it)'
     )
+
+
+def format_eta(iteration, last_step):
+    """Return how long a run takes from an Iteration on, as H:MM:SS, or `?`."""
+    left = iteration.secs_per_iter * (last_step - iteration.step)
+    if math.isnan(left):
+        return '?'
+    minutes, secs = divmod(round(left), 60)
+    return f'{minutes // 60}:{minutes % 60:02d}:{secs:02d}'
 
 
 class Scalars:
@@ -130,17 +138,35 @@ class Scalars:
     def report(self, iteration):
         """Write the scalars of an Iteration."""
         outcome = iteration.outcome
-        tf.summary.scalar('loss', tf.reduce_mean(outcome.losses))
-        tf.summary.scalar('batch_top1', outcome.top1)
-        tf.summary.scalar(f'batch_prec_at_{self.k}', outcome.precision_at_k)
-        # A soft loss never reaches 0; below this it no longer moves anything.
-        active_count = tf.math.count_nonzero(outcome.losses > 1e-5)
-        tf.summary.scalar('active_count', active_count)
-        tf.summary.scalar('learning_rate', iteration.learning_rate)
-        tf.summary.scalar('secs_per_iter', iteration.secs)
-        tf.summary.scalar('secs_input', iteration.secs_input)
+        losses = outcome.losses.numpy()
+        scalars = {
+            'loss': losses.mean(),
+            'batch_top1': outcome.top1,
+            f'batch_prec_at_{self.k}': outcome.precision_at_k,
+            # A soft loss never reaches 0; below this it no longer moves anything.
+            'active_count': np.count_nonzero(losses > 1e-5),
+            'learning_rate': iteration.learning_rate,
+            'secs_per_iter': iteration.secs,
+            'secs_input': iteration.secs_input,
+        }
         if outcome.loss_scale is not None:
-            tf.summary.scalar('loss_scale', outcome.loss_scale)
+            scalars['loss_scale'] = outcome.loss_scale
+        write_scalars(scalars, iteration.step)
+
+
+def write_scalars(scalars, step):
+    """Write {tag: number} to the default TensorBoard writer, as TensorFlow 1 did.
+
+    tf.summary.scalar writes tensors, which readers of that time do not find;
+    TensorBoard reads both.
+    """
+    tf.summary.experimental.write_raw_pb(
+        tf.raw_ops.ScalarSummary(
+            tags=tf.constant(list(scalars)),
+            values=tf.constant([float(value) for value in scalars.values()]),
+        ),
+        tf.constant(step, tf.int64),
+    )
 
 
 class Histograms:
@@ -148,14 +174,17 @@ class Histograms:
 
     Args:
         frequency: iterations between them; 0: none.
+        last_step: iterations at the end of the run.
     """
 
-    def __init__(self, frequency):
+    def __init__(self, frequency, last_step):
         self.frequency = frequency
+        self.last_step = last_step
 
     def report(self, iteration):
         """Write the histograms of an Iteration, if they are due."""
-        if not self.frequency or iteration.step % self.frequency:
+        is_extreme = iteration.step in (1, self.last_step)
+        if not self.frequency or (iteration.step % self.frequency and not is_extreme):
             return
         outcome = iteration.outcome
         positive, negative = loss.split_dists(outcome.dists, iteration.pids)
@@ -163,7 +192,7 @@ class Histograms:
         tf.summary.histogram('embedding_dists', outcome.dists)
         tf.summary.histogram('embedding_pos_dists', positive)
         tf.summary.histogram('embedding_neg_dists', negative)
-        tf.summary.histogram('embedding_lengths', tf.norm(outcome.embs, axis=1))
+        tf.summary.histogram('embedding_lengths', outcome.lengths)
 
 
 class Pictures:
@@ -333,7 +362,7 @@ class Journal:
             total=steps.stop,
             initial=steps.start,
             disable=True if quiet else None,
-            unit='it',
+            bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}',
         )
 
     def __enter__(self):
@@ -345,6 +374,8 @@ class Journal:
         iteration = iteration._replace(
             secs=secs, secs_per_iter=self.speed.secs_per_iter
         )
+        eta = format_eta(iteration, self.bar.total)
+        self.bar.set_postfix_str(f'ETA: {eta}', refresh=False)
         self.bar.update()
         with self.open_events(iteration.step):
             for reporter in self.reporters:
@@ -366,8 +397,7 @@ class Journal:
         )
         self.speed.leave_out(secs)
         with self.open_events(step):
-            tf.summary.scalar('val/mAP', scores.mAP)
-            tf.summary.scalar('val/top1', scores.top1)
+            write_scalars({'val/mAP': scores.mAP, 'val/top1': scores.top1}, step)
 
     @contextlib.contextmanager
     def open_events(self, step):
@@ -389,7 +419,15 @@ class Journal:
 
 
 class SilentJournal(contextlib.nullcontext):
-    """The journal of a process that leaves reporting to another one."""
+    """The journal of a process that leaves reporting to another one.
+
+    Args:
+        logger: of common.setup_logging, for answers to signals.
+    """
+
+    def __init__(self, logger):
+        super().__init__()
+        self.logger = logger
 
     def write(self, iteration):
         """Report nothing; see Journal."""

@@ -1,6 +1,8 @@
 """The iterations of a run, one after another."""
 
+import os
 import signal
+import threading
 import time
 import typing
 
@@ -35,26 +37,67 @@ class Schedule(typing.NamedTuple):
 class StopRequest:
     """Context in which SIGINT and SIGTERM ask for a stop; a second one stops at once.
 
-    Its `is_made` says whether someone asked.
+    Python's handlers wait until TensorFlow returns, perhaps for a minute. So a thread
+    reads the signals from a pipe that they are written to as they come: it answers the
+    first, and ends the process with the second.
+
+    Args:
+        logger: of common.setup_logging; it gets the answer.
+
+    Attributes:
+        is_made: whether someone has asked.
+        work: what is being done, as a text; set it as it changes.
     """
 
-    def __enter__(self):
+    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, logger):
+        self.logger = logger
         self.is_made = False
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.previous = {number: signal.signal(number, self.ask) for number in numbers}
+        self.work = 'the iteration'
+
+    def __enter__(self):
+        self.pipe = os.pipe()
+        os.set_blocking(self.pipe[1], False)  # Python insists.
+        self.previous_fd = signal.set_wakeup_fd(self.pipe[1])
+        # Without a handler a signal would end the process, or be written nowhere.
+        self.previous = {n: signal.signal(n, self.note) for n in self.NUMBERS}
+        self.thread = threading.Thread(target=self.answer, daemon=True)
+        self.thread.start()
         return self
 
-    def ask(self, *_):
-        """Note the request, and let the next signal do what it did before."""
+    def note(self, *_):
+        """Note the request, in case the thread has not yet."""
         self.is_made = True
-        self.restore()
 
-    def restore(self, *_):
-        """Reinstall the handlers that were there before."""
+    def answer(self):
+        """Answer signals until the pipe is closed."""
+        while number := os.read(self.pipe[0], 1):
+            if number[0] not in self.NUMBERS:
+                continue
+            if self.is_told:
+                end_at_once(number[0])
+            self.is_told = self.is_made = True
+            self.logger.info(
+                f'finishing {self.work}, then a checkpoint; again to stop now'
+            )
+
+    # Whether the first signal has been answered.
+    is_told = False
+
+    def __exit__(self, *_):
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self.previous_fd)
+        os.close(self.pipe[1])
+        self.thread.join()
+        os.close(self.pipe[0])
 
-    __exit__ = restore
+
+def end_at_once(number):
+    """End the process as a signal would, whatever its threads are doing."""
+    os.write(2, b'\nstopped at once; --resume goes on from the last checkpoint\n')
+    os._exit(128 + number)
 
 
 def train(schedule, feed, pid_codes, train_step, validator, journal, state, replicas):
@@ -74,8 +117,9 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
         InputError: the loss or a weight is no longer finite, or an image cannot be
             read.
     """
-    with StopRequest() as stop, journal:
+    with StopRequest(journal.logger) as stop, journal:
         for step in schedule.steps:
+            stop.work = f'iteration {step + 1}'
             started = time.perf_counter()
             batch = next(feed)
             images, pids = replicas.split(batch.images), pid_codes[batch.rows]
@@ -99,5 +143,6 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             if is_stopped:
                 break
             if validator and schedule.is_due(schedule.validation_frequency, done):
+                stop.work = f'the validation, then iteration {done + 1}'
                 validator.validate(done)
     return done

@@ -83,6 +83,29 @@ def learning_rate_at(
     return learning_rate * DECAY_FACTOR**progress
 
 
+def describe_change(before, after, step):
+    """Return what to say if a schedule was changed, list of str.
+
+    Args:
+        before, after: LearningRates.
+        step: updates made.
+    """
+    old, new = before.at(step), after.at(step)
+    if old == new or step >= after.train_iterations:
+        return []
+    hint = ''
+    if new > old:
+        hint = (
+            '; it rises, because the decay is stretched. --decay_start_iteration says '
+            'where it begins instead, such as '
+            f'{step} for a decay of the full {after.rate:g} from here on'
+        )
+    return [
+        f'learning rate of iteration {step + 1}: {new:.3g}, and {old:.3g} before '
+        f'the schedule was changed{hint}'
+    ]
+
+
 def decays(decay_start, train_iterations):
     """Say whether the learning rate decays at all."""
     return 0 <= decay_start < train_iterations

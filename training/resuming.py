@@ -7,6 +7,7 @@ alike.
 import argparse
 import json
 import os
+import typing
 import zlib
 
 import common
@@ -17,6 +18,7 @@ FREE_ON_RESUME = (
     'image_root',
     'loading_threads',
     'checkpoint_frequency',
+    'keep_checkpoints',
     'histogram_frequency',
     'image_frequency',
     'detailed_logs',
@@ -35,6 +37,58 @@ OF_ONE_CALL = (
 
 # Lists, of which args.json has a text where there is one.
 SEVERAL = ('train_set', 'image_root')
+
+# Without these no one knows which net it was, or what it saw.
+OF_THE_NET = (
+    'model_name',
+    'head_name',
+    'embedding_dim',
+    'net_input_height',
+    'net_input_width',
+)
+
+# Flags that the original has stored in every args.json, beside these. All others are
+# newer than some args.json; their defaults change nothing.
+OF_THE_ORIGINAL = (
+    'train_set',
+    'batch_p',
+    'batch_k',
+    'pre_crop_height',
+    'pre_crop_width',
+    'flip_augment',
+    'crop_augment',
+    'loss',
+    'margin',
+    'metric',
+    'learning_rate',
+    'train_iterations',
+    'decay_start_iteration',
+)
+
+# A key of args.json that is no flag: of the rows that are trained on.
+CHECKSUM = 'train_set_checksum'
+
+
+# What to say of flags that are ignored as they are given.
+HINTS = {
+    'train_iterations': '; it can only be raised',
+    'decay_start_iteration': '; it can only move with a larger --train_iterations',
+}
+
+
+class Merged(typing.NamedTuple):
+    """The flags of a run that goes on.
+
+    Attributes:
+        args: argparse.Namespace.
+        notes, warnings: lists of str, what to say of them.
+        previous: {flag: value} of the schedule as it was stored.
+    """
+
+    args: argparse.Namespace
+    notes: list
+    warnings: list
+    previous: dict
 
 
 class StoredParser(common.Parser):
@@ -131,8 +185,10 @@ def to_words(stored_parser, name, value, default):
 def merge(parser, stored_parser, argv, experiment_root):
     """Return the flags of the run in `experiment_root`, and what to say of them.
 
-    The stored values win, except those in FREE_ON_RESUME and a raised
-    --train_iterations. Keys that this version does not know are kept.
+    The stored values win, except those in FREE_ON_RESUME, a raised --train_iterations
+    and with it --decay_start_iteration, and a --train_set that has moved: its rows are
+    compared later, by check_rows. Keys that this version does not know are kept. Of a
+    flag that is not stored, the command line's value counts, or else the default.
 
     Args:
         parser: of train.py's flags.
@@ -141,13 +197,23 @@ def merge(parser, stored_parser, argv, experiment_root):
         experiment_root: directory with args.json.
 
     Returns:
-        (args, notes): argparse.Namespace; list of str.
+        Merged.
+
+    Raises:
+        InputError: what decides the net is neither stored nor given; see also
+            read_stored.
     """
     stored = read_stored(stored_parser, experiment_root)
+    defaults = vars(parser.parse_args(argv))
+    missing = sorted(defaults.keys() - {*stored, *FREE_ON_RESUME, *OF_ONE_CALL})
     # argparse leaves alone what is already set, unless the command line names it.
-    given = vars(parser.parse_args(argv, namespace=argparse.Namespace(**stored)))
-    notes = []
-    unknown = sorted(stored.keys() - vars(parser.parse_args(argv)).keys())
+    given = vars(
+        parser.parse_args(
+            argv, namespace=argparse.Namespace(**dict.fromkeys(missing), **stored)
+        )
+    )
+    notes, warnings = fill_in(given, missing, defaults, stored_parser)
+    unknown = sorted(stored.keys() - {*defaults, CHECKSUM})
     if unknown:
         notes.append(
             f'args.json has keys that this version does not know, kept and ignored: '
@@ -159,13 +225,108 @@ def merge(parser, stored_parser, argv, experiment_root):
         if name == 'train_iterations' and given[name] > value:
             notes.append(f'--train_iterations raised from {value} to {given[name]}')
             continue
-        hint = '; it can only be raised' if name == 'train_iterations' else ''
+        is_longer = given['train_iterations'] > stored.get('train_iterations', 0)
+        if name == 'decay_start_iteration' and is_longer:
+            notes.append(f'--decay_start_iteration moved from {value} to {given[name]}')
+            continue
+        if name == 'train_set':
+            notes.append(
+                f'--train_set {as_words(given[name])} in place of the stored '
+                f'{as_words(value)}'
+            )
+            continue
+        hint = HINTS.get(name, '')
         notes.append(
             f'--{name} {as_words(given[name])} ignored: the stored {as_words(value)} '
             f'wins when resuming{hint}'
         )
         given[name] = value
-    return argparse.Namespace(**given), notes
+    previous = {
+        name: stored[name]
+        for name in ('train_iterations', 'decay_start_iteration')
+        if name in stored
+    }
+    return Merged(argparse.Namespace(**given), notes, warnings, previous)
+
+
+def fill_in(given, missing, defaults, stored_parser):
+    """Give flags that are not stored their defaults, and return what to say of them.
+
+    Args:
+        given: {flag: value}, changed in place; None: the command line does not name it.
+        missing: list of str, the flags that are not stored.
+        defaults: {flag: value}.
+        stored_parser: a StoredParser, for its errors.
+
+    Returns:
+        (notes, warnings): lists of str.
+    """
+    notes, warnings, newer = [], [], []
+    for name in missing:
+        if given[name] is not None:
+            warnings.append(
+                f'args.json has no --{name}; {as_words(given[name])} is taken from '
+                'the command line'
+            )
+            continue
+        given[name] = defaults[name]
+        if name in OF_THE_NET:
+            stored_parser.error(
+                f'--{name} is missing, which decides what the net is; give it on the '
+                'command line, as it was'
+            )
+        elif name in OF_THE_ORIGINAL and name != 'train_set':
+            warnings.append(
+                f'args.json has no --{name}; the default {as_words(given[name])} is '
+                'taken. If the run had another value, stop, and give it'
+            )
+        elif given[name] is not None:  # Off, but for a seed, which is drawn anew.
+            newer.append(f'--{name} {as_words(given[name])}')
+    if newer:
+        notes.append(
+            f'args.json is older than some flags, whose defaults change nothing: '
+            f'{", ".join(newer)}'
+        )
+    return notes, warnings
+
+
+def checksum(pids, fids):
+    """Return a number that differs where rows of the training sets differ.
+
+    Args:
+        pids, fids: [N] of str.
+    """
+    rows = '\n'.join(datasets.csv_lines(datasets.Dataset(pids, fids)))
+    return zlib.crc32(rows.encode('utf-8'))
+
+
+def check_rows(values, found):
+    """Return a warning or nothing, list of str, once a run has its data.
+
+    Args:
+        values: {flag: value} and what else args.json has.
+        found: checksum of the rows that were read.
+
+    Raises:
+        InputError: they are other rows.
+    """
+    if not values['resume']:
+        return []
+    stored, train_sets = values.get(CHECKSUM), values['train_set']
+    if stored is None:
+        return [
+            'args.json has no checksum of the training set, as it comes from an '
+            f'earlier version: whether {as_words(train_sets)} is still what the run '
+            'was trained on is not known'
+        ]
+    if stored != found:
+        raise common.InputError(
+            f'{as_words(train_sets)}: other rows than those the run was trained on '
+            f'(checksum {found}, {stored} stored); give --train_set the same '
+            'rows, or start a new run with the last checkpoint as '
+            '--initial_checkpoint'
+        )
+    return []
 
 
 def as_words(value):
@@ -193,10 +354,9 @@ def to_share(values, pids, fids):
         # Files may lie elsewhere on another machine.
         f'--{name}': without_directory(value)
         for name, value in to_json(values).items()
-        if name not in (*FREE_ON_RESUME, 'experiment_root')
+        if name not in (*FREE_ON_RESUME, 'experiment_root', CHECKSUM)
     }
-    rows = '\n'.join(datasets.csv_lines(datasets.Dataset(pids, fids)))
-    shared['the checksum of --train_set'] = zlib.crc32(rows.encode('utf-8'))
+    shared['the checksum of --train_set'] = checksum(pids, fids)
     return shared
 
 

@@ -96,18 +96,22 @@ class Validation(typing.NamedTuple):
 
 
 class Reporting(typing.NamedTuple):
-    """What is told of the iterations, beside the log and scalars.
+    """What is told and kept of the iterations, beside the log and scalars.
 
     Attributes:
         histogram_frequency, image_frequency: iterations between them; 0: none.
         detailed_logs: whether arrays of every iteration are stored.
         quiet: whether the terminal gets warnings only.
+        checkpoint_frequency: iterations between checkpoints; 0: only the last one.
+        keep_checkpoints: how many of them are kept; 0: all.
     """
 
     histogram_frequency: int
     image_frequency: int
     detailed_logs: bool
     quiet: bool
+    checkpoint_frequency: int
+    keep_checkpoints: int
 
 
 class Settings(typing.NamedTuple):
@@ -128,12 +132,6 @@ class Settings(typing.NamedTuple):
 
 def group(args):
     """Return the Settings that flags.parse_args's flags mean."""
-    learning_rate = optimizers.LearningRate(
-        args.learning_rate,
-        args.decay_start_iteration,
-        args.train_iterations,
-        args.warmup_iterations,
-    )
     validation = None
     if args.val_set is not None:
         validation = Validation(
@@ -172,7 +170,12 @@ def group(args):
         Objective(args.loss, args.metric, args.margin),
         Optimizer(
             args.optimizer,
-            learning_rate,
+            optimizers.LearningRate(
+                args.learning_rate,
+                args.decay_start_iteration,
+                args.train_iterations,
+                args.warmup_iterations,
+            ),
             args.weight_decay,
             args.adam_beta1_at_decay,
         ),
@@ -182,5 +185,7 @@ def group(args):
             args.image_frequency,
             args.detailed_logs,
             args.quiet,
+            args.checkpoint_frequency,
+            args.keep_checkpoints,
         ),
     )

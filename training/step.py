@@ -14,6 +14,8 @@ class Outcome(typing.NamedTuple):
     Attributes:
         losses: [B], of each anchor.
         embs: [B, D], what the loss saw.
+        lengths: [B], Euclidean, of `emb_raw`: of the embeddings before a head
+            normalises them.
         dists: [B, B].
         top1: scalar, share of images whose nearest one has their PID.
         precision_at_k: scalar, share of the k nearest that have the image's PID.
@@ -23,6 +25,7 @@ class Outcome(typing.NamedTuple):
 
     losses: tf.Tensor
     embs: tf.Tensor
+    lengths: tf.Tensor
     dists: tf.Tensor
     top1: tf.Tensor
     precision_at_k: tf.Tensor
@@ -50,6 +53,7 @@ def make_train_step(network, optimizer, loss_name, metric, margin, k, seed, repl
         with tf.GradientTape() as tape:
             outputs = network(images, training=True)
             embs = replicas.gather(model.training_embs(outputs))  # [B, D]
+            lengths = replicas.gather(tf.norm(outputs['emb_raw'], axis=1))  # [B]
             dists = loss.cdist(embs, embs, metric)  # [B, B]
             losses = loss.batch_losses(
                 loss_name, dists, pids, margin, tf.stack([seed, step])
@@ -61,18 +65,18 @@ def make_train_step(network, optimizer, loss_name, metric, margin, k, seed, repl
         gradients = tape.gradient(mean_loss, network.trainable_variables)
         optimizer.apply(gradients, network.trainable_variables)
         replicas.average(averages)
-        return losses, embs, dists
+        return losses, embs, lengths, dists
 
     @tf.function
     def train_step(images, pids, learning_rate, step):
         optimizer.learning_rate.assign(learning_rate)
         iterations = tf.identity(optimizer.iterations)
-        losses, embs, dists = replicas.run(update, images, pids, step)
+        losses, embs, lengths, dists = replicas.run(update, images, pids, step)
         # Where scaled gradients overflow there is no update, but an iteration it is.
         optimizer.iterations.assign(iterations + 1)
         top1, precision_at_k = loss.batch_scores(dists, pids, k)
         scale = getattr(optimizer, 'dynamic_scale', None)
         scale = None if scale is None else tf.identity(scale)
-        return Outcome(losses, embs, dists, top1, precision_at_k, scale)
+        return Outcome(losses, embs, lengths, dists, top1, precision_at_k, scale)
 
     return train_step

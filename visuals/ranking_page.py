@@ -1,12 +1,14 @@
 """Rankings as one HTML page that needs no other file and no network.
 
-    ranking_page.write(file, title, summary, ranked, images)
+    ranking_page.write(file, title, summary, ranked, images, others)
 
 Everything that comes from a data set is escaped, and the page forbids itself to load
-anything (Content-Security-Policy). Its filter is a link, too: ranking.html#pid=0042.
+anything (Content-Security-Policy). Its filter is a link, too: ranking.html#pid=0042. It
+also finds the queries of which the page has a line only.
 """
 
 import html
+import json
 import pathlib
 import string
 import typing
@@ -21,7 +23,7 @@ IMAGE_SIZE = 192
 TEMPLATE = pathlib.Path(__file__).with_suffix('.html')
 
 
-def write(file, title, summary, ranked, images):
+def write(file, title, summary, ranked, images, others):
     """Write the page, query by query, so that memory holds one of them.
 
     Args:
@@ -30,6 +32,7 @@ def write(file, title, summary, ranked, images):
         summary: list of plain texts, a paragraph each.
         ranked: iterable of ranked_queries.RankedQuery.
         images: ranked_queries.RankedImages.
+        others: list of ranked_queries.Score, of queries that get a line each.
     """
     head, _, foot = TEMPLATE.read_text(encoding='utf-8').partition('$queries')
     paragraphs = '\n'.join(f'<p>{html.escape(text)}</p>' for text in summary)
@@ -38,19 +41,36 @@ def write(file, title, summary, ranked, images):
     )
     for one in ranked:
         file.write(format_query(one, images))
-    file.write(string.Template(foot).substitute())
+    query = images.query
+    lines = [
+        [query.pids[one.row], format_score(one, query.fids[one.row])] for one in others
+    ]
+    # In JSON, a name must not end the element that the JSON is in.
+    content = json.dumps(lines, ensure_ascii=False, separators=(',', ':'))
+    file.write(string.Template(foot).substitute(others=content.replace('<', r'\u003c')))
+
+
+def format_score(one, fid):
+    """Return the line about a query, of a Score or a RankedQuery, as plain text."""
+    if not one.is_known:
+        return f'the gallery has no image of this PID · {fid}'
+    if not one.num_matches:
+        return f'all its matches are ignored · {fid}'
+    matches = 'match' if one.num_matches == 1 else 'matches'
+    return (
+        f'AP {one.average_precision:.2%} · {one.num_matches} {matches}, the first at '
+        f'rank {one.first_rank} · {fid}'
+    )
 
 
 def format_query(one, images):
     """Return the section of one RankedQuery as HTML."""
     query = choose_image(images.query, images.query_cids, one.row)
-    pid, fid = query.pid, query.fid
+    pid = query.pid
     link = f'#pid={urllib.parse.quote(pid, safe="")}'
-    matches = 'match' if one.num_matches == 1 else 'matches'
     return f"""<section data-pid="{html.escape(pid)}">
-<h2><a href="{link}">{html.escape(pid)}</a> <span>AP {one.average_precision:.2%} ·
-{one.num_matches} {matches}, the first at rank {one.first_rank} ·
-{html.escape(fid)}</span></h2>
+<h2><a href="{link}">{html.escape(pid)}</a>
+<span>{html.escape(format_score(one, query.fid))}</span></h2>
 <div>
 {format_figure('query', '<b>query</b>', query, images.image_root)}
 <div>
@@ -70,16 +90,18 @@ def format_neighbours(one, query_pid, images):
             figures.append('<span class="gap">…</span>')
         previous_rank = max(previous_rank, rank)
         image = choose_image(images.gallery, images.gallery_cids, row)
-        kind = name_kind(rank, image.pid == query_pid)
+        kind = name_kind(rank, one.is_known, image.pid == query_pid)
         place = format_place(kind, rank, dist)
         figures.append(format_figure(kind, place, image, images.image_root))
     return '\n'.join(figures)
 
 
-def name_kind(rank, is_match):
+def name_kind(rank, is_known, is_match):
     """Return the class of a gallery image in the page."""
     if rank == 0:
         return 'ignored'
+    if not is_known:
+        return 'unknown'
     return 'match' if is_match else 'wrong'
 
 
@@ -90,7 +112,8 @@ def format_place(kind, rank, dist):
     """
     if kind == 'ignored':
         return f'ignored<br>{dist:#.4g}'
-    return f'<b>{rank}</b> <i>{"✓" if kind == "match" else "✗"}</i> {dist:#.4g}'
+    sign = {'match': ' <i>✓</i>', 'wrong': ' <i>✗</i>', 'unknown': ''}[kind]
+    return f'<b>{rank}</b>{sign} {dist:#.4g}'
 
 
 class Image(typing.NamedTuple):

@@ -10,12 +10,16 @@ import pathlib
 import numpy as np
 
 import common
+from visuals import texts
 
 # The second line of a colour is dashed, and so on: ten colours come again.
 LINE_STYLES = ('-', '--', ':', '-.')
 
 # Below it, a false positive rate is made of few pairs and says little.
 LOWEST_RATE = 1e-5
+
+WIDTH = 6.4  # Inches.
+TITLE_SIZE, LEGEND_SIZE = 12, 8  # Points.
 
 SAME_COLOUR, DIFFERENT_COLOUR = 'tab:green', 'tab:red'
 
@@ -57,12 +61,12 @@ def is_drawable(scores):
     return all(len(shape) == 1 and shape[0] > 0 for shape in shapes)
 
 
-def new_figure(width, height):
-    """Return an empty matplotlib figure that needs no screen."""
+def new_figure(height):
+    """Return an empty matplotlib figure, `height` inches, that needs no screen."""
     # Imported here because matplotlib's second would triple the time of --help.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout='constrained')
+    return Figure(figsize=(WIDTH, height), layout='constrained')
 
 
 def line_style(number):
@@ -73,27 +77,31 @@ def line_style(number):
     }
 
 
-def escape(label):
-    """Return a label of which matplotlib makes no formula."""
-    return label.replace('$', r'\$')
-
-
 def draw_cmc(scores_of_label, max_rank):
     """Return the figure of the cumulative matching characteristics up to a rank."""
-    figure = new_figure(6.4, 4.4 + 0.2 * len(scores_of_label))
+    figure = new_figure(4.4)
     axes = figure.subplots()
     for number, (label, scores) in enumerate(scores_of_label.items()):
         cmc = 100 * np.array(scores['CMC'][:max_rank])
-        text = f'{escape(label)}: mAP {scores["mAP"]:.1%}, top-1 {cmc[0]:.1f}%'
+        text = f'{label}: mAP {scores["mAP"]:.1%}, top-1 {cmc[0]:.1f}%'
         ranks = np.arange(1, len(cmc) + 1)
         # Dots where there are few ranks: one alone would be no line.
         marker = '.' if len(cmc) <= 20 else None
         axes.plot(ranks, cmc, label=text, marker=marker, **line_style(number))
     axes.set(xlabel='rank k', ylabel='queries with a match among the k nearest (%)')
     axes.set_xlim(left=1)
+    axes.set_xticks(choose_ticks(max(len(line.get_xdata()) for line in axes.lines)))
     axes.set_ylim(top=100.5)
     finish(figure)
     return figure
+
+
+def choose_ticks(last):
+    """Return the ranks to mark on an axis of 1 .. last: 1, and about ten round ones."""
+    power = 10 ** (len(str(last)) - 1)
+    steps = [factor * power // 10 for factor in (1, 2, 5, 10)]
+    step = next(step for step in steps if step and last // step <= 10)
+    return sorted({1, *range(step, last + 1, step)})
 
 
 def draw_roc(scores_of_label):
@@ -101,14 +109,14 @@ def draw_roc(scores_of_label):
 
     Of a pair, the answer is yes if its distance is below a threshold.
     """
-    figure = new_figure(6.4, 4.4 + 0.2 * len(scores_of_label))
+    figure = new_figure(4.4)
     axes = figure.subplots()
     lowest = 1.0
     for number, (label, scores) in enumerate(scores_of_label.items()):
         fpr, tpr = (np.array(scores['roc'][name]) for name in ('fpr', 'tpr'))
         # Without rounding a log axis cannot show 0.
         lowest = min(lowest, fpr[fpr > 0].min(initial=1.0))
-        text = escape(label)
+        text = label
         if 'equal_error_rate' in scores:
             text += f': equal error rate {scores["equal_error_rate"]:.2%}'
         axes.plot(100 * fpr, 100 * tpr, label=text, **line_style(number))
@@ -129,7 +137,7 @@ def draw_distances(scores_of_label):
     A panel for each evaluation, since distances of different networks and metrics do
     not share a scale. Both distributions have area 1, however many pairs they are of.
     """
-    figure = new_figure(6.4, 1.0 + 2.4 * len(scores_of_label))
+    figure = new_figure(1.0 + 2.4 * len(scores_of_label))
     all_axes = figure.subplots(len(scores_of_label), squeeze=False)[:, 0]
     for axes, (label, scores) in zip(all_axes, scores_of_label.items(), strict=True):
         histogram = scores['distance_histogram']
@@ -141,7 +149,8 @@ def draw_distances(scores_of_label):
             axes.stairs(density, edges, fill=True, alpha=0.4, color=colour, label=text)
             axes.stairs(density, edges, color=colour)
         draw_equal_error(axes, scores)
-        axes.set_title(label, parse_math=False)
+        axes.set_title(texts.wrap(label, WIDTH - 0.4, TITLE_SIZE), parse_math=False)
+        axes.title.set_fontsize(TITLE_SIZE)
         axes.set(xlabel=name_distance(scores.get('args', {})), ylabel='density')
         axes.set_yticks([])
         axes.margins(y=0.5)  # Room for the legend.
@@ -167,6 +176,8 @@ def name_distance(args):
 
 
 def finish(figure):
-    """Add a grid, and a legend below: wherever else, it may hide a curve."""
-    figure.axes[0].grid(alpha=0.3)
-    figure.legend(loc='outside lower center', fontsize='small')
+    """Add a grid, and a legend below."""
+    (axes,) = figure.axes
+    axes.grid(alpha=0.3)
+    lines = axes.get_lines()
+    texts.add_legend(figure, lines, [line.get_label() for line in lines], LEGEND_SIZE)

@@ -140,12 +140,28 @@ def test_loss_of_identical_embeddings(loss_name, margin, expected):
     ],
 )
 def test_collapse_is_loss_and_spread_together_and_said_once(losses, spreads, expected):
-    watch = diagnosis.CollapseWatch(LN2, logger=None)
+    watch = diagnosis.CollapseWatch(LN2, None, diagnosis.make_collapse_memory())
     warnings = [
         watch.observe(loss, spread)
         for loss, spread in zip(losses, spreads, strict=True)
     ]
     assert sum(warning is not None for warning in warnings) == expected
+
+
+def test_interrupted_run_remembers_from_what_it_collapsed(data, tmp_path):
+    flags = [
+        *('--decay_start_iteration', '-1', '--learning_rate', '1.0'),
+        *('--checkpoint_frequency', '0', '--histogram_frequency', '0'),
+        *('--batch_p', '4'),
+    ]
+    # Collapsed within a few iterations; 100 of them make a warning. What the second
+    # process sees of it has no spread to fall from.
+    tiny_run.start(data, tmp_path / 'exp', *flags, '--train_iterations', '60')
+    assert 'have collapsed' not in log_of(tmp_path / 'exp')
+    tiny_run.resume(tmp_path / 'exp', '--train_iterations', '150')
+    assert log_of(tmp_path / 'exp').count('WARNING the embeddings have collapsed') == 1
+    tiny_run.resume(tmp_path / 'exp', '--train_iterations', '160')
+    assert log_of(tmp_path / 'exp').count('WARNING the embeddings have collapsed') == 1
 
 
 def train_for(data, root, learning_rate, *more):

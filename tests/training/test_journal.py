@@ -18,6 +18,7 @@ def make_outcome(embs):
     return Outcome(
         losses=tf.constant([0.25, 0.5, 1.75, 1.5]),
         embs=tf.constant(embs),
+        lengths=tf.norm(embs, axis=1),
         dists=tf.constant(np.float32(dists)),
         top1=tf.constant(0.75),
         precision_at_k=tf.constant(0.5),
@@ -43,9 +44,26 @@ def test_log_line_has_number_losses_precision_eta_and_speed():
         iteration._replace(secs_per_iter=0.5), k=3, last_step=12 + 7322
     )
     assert line == (
-        'iter:    12, loss min|avg|max: 0.250|1.000| 1.750, batch-p@3: 50.00%, '
-        'ETA: 1:01:01 (0.50s/it)'
+        'iter:    12, loss: 0.250|1.000|1.750, p@3: 50.00%, ETA: 1:01:01 (0.50s/it)'
     )
+
+
+def test_log_line_of_a_long_run_fits_a_terminal():
+    iteration = make_iteration(12345, np.arange(4), np.ones((4, 1)))
+    outcome = iteration.outcome._replace(
+        losses=tf.constant([10.0] * 4), precision_at_k=tf.constant(1.0)
+    )
+    slow = iteration._replace(outcome=outcome, secs_per_iter=36.0)
+    line = journal.format_iteration(slow, k=3, last_step=25000)
+    # 12655 iterations of 36 s: 126 hours and 33 minutes.
+    assert line.endswith('p@3: 100.00%, ETA: 126:33:00 (36.00s/it)')
+    assert len(line) < 80 + 5
+
+
+def test_first_line_does_not_guess_from_the_building_of_the_graph():
+    first = make_iteration(1, np.arange(4), np.ones((4, 1)))._replace(secs=31.25)
+    line = journal.format_iteration(first, k=3, last_step=100)
+    assert line.endswith(', ETA: ? (31.25s/it)')
 
 
 def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch):
@@ -54,7 +72,7 @@ def test_speed_leaves_out_the_first_iteration_and_averages_the_last(monkeypatch)
     monkeypatch.setattr(journal.time, 'perf_counter', lambda: next(ends))
     speed = journal.Speed()
     assert speed.tick() == 30
-    assert speed.secs_per_iter == 30
+    assert np.isnan(speed.secs_per_iter)
     assert [speed.tick(), speed.tick(), speed.tick()] == [1, 1, 3]
     assert speed.secs_per_iter == pytest.approx(5 / 3)
 

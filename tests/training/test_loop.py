@@ -1,18 +1,22 @@
 """A run that is stopped, or diverges."""
 
+import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import checkpoints
 import common
+import loss
 import tiny_run
 from run_files import (
     list_names,
     log_of,
 )
-from training import journal, loop, optimizers
+from training import journal, optimizers
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
@@ -48,18 +52,44 @@ def test_quiet_run_tells_its_log_alone(data, tmp_path, capsys):
     assert 'finished after 2 iterations' in log
 
 
-def test_second_ctrl_c_stops_at_once():
-    # A shell lets its background jobs ignore SIGINT, and with them the tests in one.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with loop.StopRequest() as stop:
-            assert not stop.is_made
-            signal.raise_signal(signal.SIGINT)
-            assert stop.is_made
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
+# A step that does not return to Python, as TensorFlow's on a large net.
+STUCK = """
+import ctypes, logging, sys
+import common
+common.start_tensorflow()
+from training import loop
+
+logger = logging.getLogger('test')
+logger.addHandler(logging.StreamHandler(sys.stderr))
+logger.setLevel('INFO')
+with loop.StopRequest(logger) as stop:
+    stop.work = 'iteration 7'
+    print('ready', flush=True)
+    ctypes.CDLL(None).pause()
+    ctypes.CDLL(None).sleep(600)
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signal_is_answered_at_once_and_a_second_ends_the_process(number):
+    with subprocess.Popen(
+        [sys.executable, '-c', STUCK],
+        cwd=tiny_run.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == 'ready\n'
+        process.send_signal(number)
+        answer = process.stderr.readline()
+        assert answer == 'finishing iteration 7, then a checkpoint; again to stop now\n'
+        process.send_signal(number)
+        try:
+            _, rest = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert 'stopped at once; --resume goes on from the last checkpoint' in rest
+    assert process.returncode == 128 + number
 
 
 def test_infinite_loss_stops_the_run_and_names_the_iteration(data, tmp_path):
@@ -67,18 +97,22 @@ def test_infinite_loss_stops_the_run_and_names_the_iteration(data, tmp_path):
     more = ['--batch_p', '1', '--margin', 'none']
     with pytest.raises(
         common.InputError,
-        match=r'^the loss became -inf in iteration 1; the last good checkpoint is '
-        r'.*/exp/checkpoint-0\. Start anew with a lower --learning_rate, or with that',
+        match=r'^the loss became -inf in iteration 1, before any update: look at the '
+        r'weights that the run starts with, at --loss, --margin, --batch_p and --bat',
     ):
         tiny_run.start(data, tmp_path / 'exp', *more)
-    assert list_names(tmp_path / 'exp', 'checkpoint-*.index') == ['checkpoint-0.index']
+    assert not (tmp_path / 'exp').exists()
 
 
 @pytest.mark.parametrize(
     'frequency, message, kept',
     [
         # The third update ruins the weights; the fourth loss shows it.
-        ('0', 'the loss became nan in iteration 4; .*checkpoint-0. Start anew', [0]),
+        (
+            '0',
+            'embeddings are no longer finite in iteration 4; .*checkpoint-0',
+            [0],
+        ),
         ('1', 'no longer finite in iteration 3; .*checkpoint-2. Start anew', [0, 1, 2]),
     ],
 )
@@ -95,3 +129,45 @@ def test_diverged_weights_are_no_checkpoint(
     assert indices == [f'checkpoint-{step}.index' for step in kept]
     latest = checkpoints.latest(str(tmp_path / 'exp'))
     assert latest == str(tmp_path / 'exp' / f'checkpoint-{kept[-1]}')
+
+
+@pytest.mark.parametrize('name', loss.LOSS_CHOICES)
+def test_divergence_is_seen_with_every_loss(data, tmp_path, name):
+    root = tmp_path / 'exp'
+    more = ['--loss', name, '--margin', '1.0', '--learning_rate', '1e38']
+    more += ['--train_iterations', '9', '--checkpoint_frequency', '0']
+    with pytest.raises(common.InputError, match=r' in iteration [2-9]; the last good '):
+        tiny_run.start(data, root, *more)
+    assert list_names(root, 'checkpoint-*.index') == ['checkpoint-0.index']
+
+
+def test_error_in_the_first_iteration_leaves_nothing_behind(data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / 'data')
+    for image in copy.glob('*.png'):
+        image.write_bytes(b'no image')
+    root = tmp_path / 'exp'
+    with pytest.raises(common.InputError, match='is not a readable image') as error:
+        tiny_run.start(copy, root)
+    assert str(copy) in str(error.value)
+    assert not root.exists()
+    root.mkdir()  # Empty, and not ours to remove.
+    with pytest.raises(common.InputError):
+        tiny_run.start(copy, root)
+    assert list_names(root, '*') == []
+
+
+def test_error_after_the_first_iteration_keeps_what_there_is(
+    monkeypatch, data, tmp_path
+):
+    write = journal.Journal.write
+
+    def write_and_fail(self, iteration):
+        write(self, iteration)
+        if iteration.step == 1:
+            raise common.InputError('a broken image')
+
+    monkeypatch.setattr(journal.Journal, 'write', write_and_fail)
+    with pytest.raises(common.InputError, match='a broken image'):
+        tiny_run.start(data, tmp_path / 'exp')
+    names = list_names(tmp_path / 'exp', '*')
+    assert {'args.json', 'train.log', 'checkpoint-0.index'} <= set(names)

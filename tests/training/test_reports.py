@@ -6,6 +6,10 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import (
+    event_accumulator,
+    plugin_event_accumulator,
+)
 
 import tiny_run
 from run_files import (
@@ -22,11 +26,12 @@ def test_log_has_a_line_per_iteration(finished):
     losses = read_array(finished, 'losses')
     for number, line in enumerate(lines, start=1):
         found = re.search(
-            r'INFO iter: +(\d+), loss min\|avg\|max: ([\d.]+)\|([\d.]+)\| *([\d.]+), '
-            r'batch-p@1: \d+\.\d\d%, ETA: \d+:\d\d:\d\d \(\d+\.\d\ds/it\)$',
+            r'INFO iter: +(\d+), loss: ([\d.]+)\|([\d.]+)\|([\d.]+), '
+            r'p@1: \d+\.\d\d%, ETA: (\?|\d+:\d\d:\d\d) \(\d+\.\d\ds/it\)$',
             line,
         )
         assert int(found[1]) == number
+        assert (found[5] == '?') == (number == 1)  # Nobody knows yet.
         row = losses[number - 1]
         np.testing.assert_allclose(
             [float(found[i]) for i in (2, 3, 4)],
@@ -75,9 +80,9 @@ def read_events(root):
     for record in tf.data.TFRecordDataset(str(event_file)):
         event = tf.compat.v1.Event.FromString(record.numpy())
         for value in event.summary.value:
+            is_scalar = value.HasField('simple_value')
             plugin = value.metadata.plugin_data.plugin_name
-            is_scalar = value.tensor.tensor_shape.dim == []
-            number = tf.make_ndarray(value.tensor) if is_scalar else plugin
+            number = value.simple_value if is_scalar else plugin
             events[value.tag, event.step] = number
     return events
 
@@ -93,8 +98,8 @@ def test_tensorboard_gets_scalars_and_histograms(finished):
         *('loss_distribution', 'embedding_lengths', 'embedding_dists'),
         *('embedding_pos_dists', 'embedding_neg_dists'),
     }
-    assert tags[1] == tags[3] == scalars
-    assert tags[2] == tags[4] == scalars | histograms
+    assert tags[3] == scalars
+    assert tags[1] == tags[2] == tags[4] == scalars | histograms
     means = read_array(finished, 'losses').mean(axis=1)
     for step in range(1, 5):
         np.testing.assert_allclose(events['loss', step], means[step - 1], 1e-6)
@@ -106,9 +111,44 @@ def test_tensorboard_gets_scalars_and_histograms(finished):
     np.testing.assert_allclose(rates, 3e-4 * np.array([1, 1, 1, 0.001**0.5]), 1e-6)
 
 
+def test_scalars_are_found_by_readers_of_tensorflow_1_and_2(finished):
+    expected = read_array(finished, 'losses').mean(axis=1)
+    old = event_accumulator.EventAccumulator(str(finished)).Reload()
+    scalars = old.Scalars('loss')
+    assert [event.step for event in scalars] == [1, 2, 3, 4]
+    np.testing.assert_allclose([event.value for event in scalars], expected, 1e-6)
+    new = plugin_event_accumulator.EventAccumulator(str(finished)).Reload()
+    tensors = [event.tensor_proto for event in new.Tensors('loss')]
+    np.testing.assert_allclose([*map(tf.make_ndarray, tensors)], expected, 1e-6)
+
+
+def test_lengths_are_those_before_the_head_normalises(data, tmp_path):
+    tiny_run.start(data, tmp_path, '--head_name', 'direct_normalize')
+    accumulator = plugin_event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    first = accumulator.Tensors('embedding_lengths')[0].tensor_proto
+    edges = tf.make_ndarray(first)  # [buckets, 3]: left, right, count.
+    counts = edges[:, 2]
+    assert counts.sum() == 4
+    middles = edges[counts > 0, :2].mean(axis=1)
+    assert np.abs(middles - 1).max() > 0.01  # All are 1 behind the head.
+
+
+def test_log_says_how_and_where_from_the_run_learns(finished):
+    log = log_of(finished)
+    for row in (
+        r'loss +batch_hard, margin soft',
+        r'metric +euclidean',
+        r'optimizer +adam',
+        r'learning rate +0\.0003, from iteration 2 down to 3e-07 at 4',
+        r'seed +1',
+    ):
+        assert re.search(rf'INFO   {row}\n', log)
+    assert 'Starting training from iteration 0.' in log
+
+
 def test_precision_is_at_k_minus_1(data, tmp_path):
     tiny_run.start(data, tmp_path, '--batch_k', '3', '--histogram_frequency', '0')
     tags = {tag for tag, _ in read_events(tmp_path)}
     assert 'batch_prec_at_2' in tags
     assert 'embedding_dists' not in tags
-    assert 'batch-p@2: ' in log_of(tmp_path)
+    assert ', p@2: ' in log_of(tmp_path)

@@ -212,6 +212,150 @@ def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
     assert not (tmp_path / 'nothing').exists()
 
 
+def test_run_goes_on_without_the_checkpoint_that_it_started_from(
+    data, finished, tmp_path
+):
+    root = tmp_path / 'exp'
+    source = tmp_path / 'start'
+    for path in finished.glob('checkpoint-4.*'):
+        shutil.copy(path, path.name.replace('checkpoint-4', str(source)))
+    tiny_run.start(data, root, '--initial_checkpoint', str(source))
+    for path in tmp_path.glob('start.*'):
+        path.unlink()
+    tiny_run.resume(root, '--train_iterations', '3')
+    assert 'finished after 3 iterations' in log_of(root)
+
+
+def test_train_set_may_move_if_its_rows_are_the_same(data, experiment, tmp_path):
+    moved = tmp_path / 'moved.csv'
+    shutil.copy(data / 'train.csv', moved)
+    tiny_run.resume(experiment, '--train_set', str(moved))
+    assert read_args(experiment)['train_set'] == str(moved)
+    assert f'--train_set {moved} in place of the stored {data}' in log_of(experiment)
+
+
+@pytest.mark.parametrize('is_moved', [False, True])
+def test_other_rows_are_not_trained_on(data, experiment, tmp_path, is_moved):
+    copy = shutil.copytree(data, tmp_path / 'data')
+    change_args(experiment, train_set=str(copy / 'train.csv'))
+    rows = (copy / 'train.csv').read_text().splitlines()
+    other = tmp_path / 'other.csv' if is_moved else copy / 'train.csv'
+    other.write_text('\n'.join(rows[::-1]) + '\n')  # Batches depend on the order.
+    before = (experiment / 'args.json').read_text()
+    with pytest.raises(
+        common.InputError,
+        match=rf'{other}: other rows than those the run was trained on \(checksum '
+        r'\d+, \d+ stored\); give --train_set the same rows, or start',
+    ):
+        tiny_run.resume(experiment, '--train_set', str(other))
+    assert (experiment / 'args.json').read_text() == before
+
+
+def test_run_without_a_checksum_is_warned_and_gets_one(experiment):
+    stored = read_args(experiment)['train_set_checksum']
+    change_args(experiment, train_set_checksum=None)
+    tiny_run.resume(experiment)
+    assert 'WARNING args.json has no checksum of the training set' in log_of(experiment)
+    assert read_args(experiment)['train_set_checksum'] == stored
+
+
+@pytest.mark.parametrize(
+    'name, default',
+    [
+        ('margin', 'soft'),
+        ('batch_p', '32'),
+        ('batch_k', '4'),
+        ('learning_rate', '0.0003'),
+        ('crop_augment', 'False'),
+        ('flip_augment', 'False'),
+        ('pre_crop_height', '288'),
+        ('loss', 'batch_hard'),
+        ('metric', 'euclidean'),
+        ('train_iterations', '25000'),
+        ('decay_start_iteration', '15000'),
+    ],
+)
+def test_default_in_place_of_what_is_not_stored_is_said(experiment, name, default):
+    change_args(experiment, **{name: None})
+    parsed = flags.parse_args(
+        train.__doc__, ['--experiment_root', str(experiment), '--resume']
+    )
+    assert parsed.warnings == [
+        f'args.json has no --{name}; the default {default} is taken. If the run had '
+        'another value, stop, and give it'
+    ]
+
+
+def test_what_is_not_stored_may_be_given(experiment):
+    change_args(experiment, margin=None, head_name=None)
+    argv = ['--experiment_root', str(experiment), '--resume']
+    given = ['--margin', '0.5', '--head_name', 'direct']
+    parsed = flags.parse_args(train.__doc__, [*argv, *given])
+    assert (parsed.args.margin, parsed.args.head_name) == (0.5, 'direct')
+    assert parsed.warnings == [
+        'args.json has no --head_name; direct is taken from the command line',
+        'args.json has no --margin; 0.5 is taken from the command line',
+    ]
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['model_name', 'head_name', 'embedding_dim', 'net_input_height', 'net_input_width'],
+)
+def test_nobody_guesses_what_the_net_is(experiment, name):
+    change_args(experiment, **{name: None})
+    with pytest.raises(common.InputError) as error:
+        tiny_run.resume(experiment)
+    assert str(error.value) == (
+        f'{experiment}/args.json: --{name} is missing, which decides what the net is; '
+        'give it on the command line, as it was; restore what train.py wrote'
+    )
+
+
+def test_raised_iterations_say_what_becomes_of_the_learning_rate(experiment):
+    # 2 of 4 iterations are made, the decay began at 2: from 3e-4 * 0.001**(0 / 2) to
+    # 3e-4 * 0.001**(0 / 8), which is the same.
+    tiny_run.resume(experiment, '--train_iterations', '10')
+    assert 'learning rate of iteration' not in log_of(experiment)
+
+
+@pytest.mark.parametrize(
+    'more, rate, decay',
+    [
+        # At 4 of 4 it would be 3e-4 * 0.001 ** (2 / 2), and is 0.001 ** (2 / 6) of it.
+        ([], 3e-5, 2),
+        (['--decay_start_iteration', '4'], 3e-4, 4),
+        (['--decay_start_iteration', '-1'], 3e-4, -1),
+    ],
+)
+def test_jump_of_the_learning_rate_is_said_and_the_decay_may_move(
+    data, tmp_path, more, rate, decay
+):
+    root = tmp_path / 'exp'
+    tiny_run.start(
+        data, root, '--train_iterations', '4', '--decay_start_iteration', '2'
+    )
+    tiny_run.resume(root, '--train_iterations', '8', *more)
+    log = log_of(root)
+    assert (
+        f'learning rate of iteration 5: {rate:.3g}, and 3e-07 before the schedule was '
+        'changed; it rises, because the decay is stretched. --decay_start_iteration '
+        'says where it begins instead, such as 4 for a decay of the full 0.0003'
+    ) in log
+    assert ('--decay_start_iteration moved from 2 to' in log) == (decay != 2)
+    assert read_args(root)['decay_start_iteration'] == decay
+
+
+def test_decay_does_not_move_alone(experiment):
+    argv = ['--experiment_root', str(experiment), '--resume']
+    args, notes = parse([*argv, '--decay_start_iteration', '3'])
+    assert args.decay_start_iteration == 2
+    assert notes == [
+        '--decay_start_iteration 3 ignored: the stored 2 wins when resuming; it can '
+        'only move with a larger --train_iterations'
+    ]
+
+
 def test_null_is_no_value_of_a_flag_that_has_one(experiment):
     stored = read_args(experiment) | {'batch_p': None}
     (experiment / 'args.json').write_text(json.dumps(stored))

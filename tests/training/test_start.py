@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def test_args_json_holds_every_flag(finished):
     text = (finished / 'args.json').read_text(encoding='utf-8')
     stored = json.loads(text)
     actions = {action.dest for action in train.build_parser()._actions}
-    assert set(stored) == actions - {'help', argparse.SUPPRESS}  # The latter: version.
+    expected = actions - {'help', argparse.SUPPRESS}  # The latter: version.
+    assert set(stored) == expected | {'train_set_checksum'}
     assert text == json.dumps(stored, indent=2, sort_keys=True) + '\n'
     assert stored['seed'] == 1
 
@@ -42,6 +44,20 @@ def test_checkpoint_frequency_0_keeps_only_the_first_and_the_last(data, tmp_path
     tiny_run.start(data, tmp_path / 'exp', '--checkpoint_frequency', '0')
     indices = list_names(tmp_path / 'exp', 'checkpoint-*.index')
     assert indices == ['checkpoint-0.index', 'checkpoint-2.index']
+
+
+@pytest.mark.parametrize(
+    'keep, steps', [('0', [0, 1, 2, 3]), ('2', [2, 3]), ('9', [0, 1, 2, 3])]
+)
+def test_newest_checkpoints_are_kept(data, tmp_path, keep, steps):
+    more = ['--checkpoint_frequency', '1', '--keep_checkpoints', keep]
+    tiny_run.start(data, tmp_path / 'exp', *more)
+    tiny_run.resume(tmp_path / 'exp', '--train_iterations', '3')
+    indices = list_names(tmp_path / 'exp', 'checkpoint-*.index')
+    assert indices == [f'checkpoint-{step}.index' for step in steps]
+    log = log_of(tmp_path / 'exp')
+    planned = min(3, int(keep) or 3)  # Of the first two iterations: 0, 1 and 2.
+    assert re.search(rf'checkpoints  {planned} of 0\.00 GB: 0\.00 GB', log)
 
 
 def test_relative_experiment_root_is_made(monkeypatch, data, tmp_path):
@@ -161,6 +177,50 @@ def test_drawn_pairs_are_the_same_after_an_interruption(data, tmp_path):
     tiny_run.resume(tmp_path / 'parts', '--train_iterations', '3', '--detailed_logs')
     whole, parts = (read_array(tmp_path / r, 'losses') for r in ('whole', 'parts'))
     np.testing.assert_array_equal(whole, parts)
+
+
+@pytest.mark.parametrize(
+    'more, warning',
+    [
+        (['--batch_k', '1'], '--batch_k 1 leaves no positive pair: images are only'),
+        (['--batch_p', '1'], '--batch_p 1 leaves no negative pair: a soft loss is 0'),
+        (['--margin', '-0.5'], '--margin -0.5 is negative: pairs count as solved'),
+        (
+            ['--warmup_iterations', '8'],
+            '--warmup_iterations 8 is longer than the run of --train_iterations 2: the '
+            'learning rate ends at 7.5e-05 and never reaches 0.0003',
+        ),
+        ([], None),
+    ],
+)
+def test_what_is_hardly_meant_is_warned_of(data, tmp_path, more, warning):
+    parsed = train.flags.parse_args('', tiny_run.flags(data, tmp_path / 'exp', *more))
+    assert len(parsed.warnings) == (warning is not None)
+    assert all(text.startswith(warning) for text in parsed.warnings)
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (['--margin', 'nan'], "nan given, a finite number, 'soft' or 'none' expected"),
+        (['--margin', 'inf'], "inf given, a finite number, 'soft' or 'none' expected"),
+        (
+            ['--val_every', '5'],
+            '--val_every 5 needs a --val_set, which is scored so often',
+        ),
+        (
+            ['--experiment_root', ''],
+            '--experiment_root: an empty text given, a path expected; perhaps a shell '
+            'variable is not set',
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    monkeypatch, data, tmp_path, capsys, more, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in refuse(capsys, tiny_run.flags(data, tmp_path / 'exp', *more))
+    assert list_names(tmp_path, '*') == []
 
 
 def test_loss_and_logs_see_what_a_head_trains_on(data, tmp_path):

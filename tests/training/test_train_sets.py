@@ -96,13 +96,10 @@ def test_image_of_two_identities_is_refused(data, tmp_path, texts, message):
     assert not (tmp_path / 'exp').exists()
 
 
-def test_empty_name_of_a_csv_is_not_the_working_directory(data, tmp_path):
-    for flags in (
-        ['--train_set', ''],
-        ['--val_set', '', '--val_excluder', 'diagonal'],
-    ):
-        with pytest.raises(common.FileError, match="^'' given as the CSV of a data"):
-            tiny_run.start(data, tmp_path / 'exp', *flags)
+@pytest.mark.parametrize('flag', ['--train_set', '--val_set', '--val_query'])
+def test_empty_name_of_a_csv_is_not_the_working_directory(capsys, data, tmp_path, flag):
+    line = refuse(capsys, tiny_run.flags(data, tmp_path / 'exp', flag, ''))
+    assert f'argument {flag}: an empty text given, a path expected' in line
     assert not (tmp_path / 'exp').exists()
 
 
@@ -150,14 +147,16 @@ def test_run_on_several_data_sets_resumes_and_its_roots_may_move(
     )
 
 
-def test_data_sets_may_not_change_when_resuming(data, two_sets):
-    stored = read_args(two_sets)
+def test_data_sets_may_not_change_when_resuming(capsys, data, two_sets):
     one = str(data / 'train.csv')
     argv = ['--experiment_root', str(two_sets), '--resume', '--train_set', one]
-    args, notes = parse(argv)
-    assert args.train_set == stored['train_set']
-    wins = ' '.join(stored['train_set'])
-    assert notes == [f'--train_set {one} ignored: the stored {wins} wins when resuming']
+    assert '--image_root has 2 directories, --train_set 1 file(s)' in refuse(
+        capsys, argv
+    )
+    with pytest.raises(
+        common.InputError, match=f'^{one}: other rows than those the run'
+    ):
+        train.main([*argv, '--image_root', str(data)])
 
 
 @pytest.mark.parametrize(

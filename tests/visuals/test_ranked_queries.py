@@ -3,7 +3,7 @@ import pytest
 
 import embedding_files
 import excluders
-from evaluation import ranking
+from evaluation import ranking, rerank
 from visuals import ranked_queries
 
 
@@ -23,6 +23,13 @@ RANKS = [
 ]
 
 
+APS = ranked_queries.find_average_precisions(RANKS)
+
+
+def test_a_query_without_a_match_has_no_average_precision():
+    np.testing.assert_allclose(APS, [1, np.nan, 1 / 4, np.nan, 1 / 2, 1 / 5, 1 / 3])
+
+
 @pytest.mark.parametrize(
     'order, num_queries, expected',
     [
@@ -31,17 +38,53 @@ RANKS = [
         ('spread', 3, [5, 6, 0]),
         ('spread', 1, [5]),
         ('spread', 100, [5, 2, 6, 4, 0]),
+        ('unmatched', 1, [1]),
+        ('unmatched', 100, [1, 3]),
     ],
 )
 def test_queries_come_from_the_worst_to_the_best(order, num_queries, expected):
-    rows, aps = ranked_queries.choose_queries(RANKS, num_queries, order)
+    everything = np.arange(len(APS))
+    rows = ranked_queries.choose_queries(APS, everything, num_queries, order)
     assert rows.tolist() == expected
-    np.testing.assert_allclose(aps, [1 / RANKS[row].ranks[0] for row in expected])
 
 
-def test_no_match_at_all_is_an_error():
-    with pytest.raises(ValueError, match='none of the 1 queries has a match'):
-        ranked_queries.choose_queries([match_ranks()], 3, 'worst')
+@pytest.mark.parametrize(
+    'order, candidates, expected',
+    [
+        ('worst', [0, 1, 6], [6, 0]),
+        ('spread', [0, 1, 6], [6, 0]),
+        ('unmatched', [0, 1, 6], [1]),
+        # Where nothing else is, they are shown unasked.
+        ('worst', [1, 3], [1, 3]),
+        ('spread', [1, 3], [1, 3]),
+    ],
+)
+def test_queries_are_chosen_among_the_candidates(order, candidates, expected):
+    rows = ranked_queries.choose_queries(APS, np.array(candidates), 10, order)
+    assert rows.tolist() == expected
+
+
+def test_unmatched_queries_must_exist():
+    with pytest.raises(
+        ValueError, match='all 2 queries have a match .*choose worst or spread$'
+    ):
+        ranked_queries.choose_queries(APS, np.array([0, 2]), 3, 'unmatched')
+
+
+def test_the_others_are_told_of_from_the_worst_to_those_without_a_match():
+    pids = np.array(list('abcdefg'), object)
+    task = ranking.Task(None, pids, pids[[0, 1, 2, 4, 5, 6]], None)
+    others = ranked_queries.score_others([5, 6], APS, RANKS, task)
+    assert [tuple(one) for one in others[:3]] == [
+        (2, 0.25, True, 1, 4),
+        (4, 0.5, True, 1, 2),
+        (0, 1, True, 1, 1),
+    ]
+    # That of PID b ignores its matches, that of PID d has none in the gallery.
+    assert [(one.row, *one[2:]) for one in others[3:]] == [
+        (1, True, 0, 0),
+        (3, False, 0, 0),
+    ]
 
 
 def find(dists, ignored, matches, top_k):
@@ -69,8 +112,13 @@ def test_the_nearest_match_is_shown_even_if_it_comes_late():
     assert find(dists, [3], [4, 5], top_k=2) == (4, [0, 1, 4], [1, 2, 4])
 
 
+def test_without_a_match_the_nearest_are_shown_alone():
+    assert find([3, 1, 2, 0], [3], [], top_k=2) == (0, [3, 1, 2], [0, 1, 2])
+
+
+@pytest.mark.parametrize('kind', [ranking.EmbeddingDistances, rerank.RerankedDistances])
 @pytest.mark.parametrize('block_size', [1, 100])
-def test_ranks_are_those_of_the_evaluation(block_size, monkeypatch):
+def test_ranks_are_those_of_the_evaluation(block_size, kind, monkeypatch):
     monkeypatch.setattr(ranked_queries, 'BLOCK_SIZE', block_size)
     rng = np.random.default_rng(0)
 
@@ -84,16 +132,14 @@ def test_ranks_are_those_of_the_evaluation(block_size, monkeypatch):
 
     query, gallery = draw(20, ['1', '2', '3']), draw(60, ['1', '2', '3', '-1', '0'])
     is_ignored = excluders.make_mask('market1501', query, gallery)
-    ranks = ranking.rank(
-        ranking.EmbeddingDistances(query.embs, gallery.embs),
-        query.pids,
-        gallery.pids,
-        is_ignored,
+    task = ranking.Task(
+        kind(query.embs, gallery.embs), query.pids, gallery.pids, is_ignored
     )
-    rows, aps = ranked_queries.choose_queries(ranks, 100, 'worst')
-    ranked = ranked_queries.rank_queries(
-        rows, aps, query, gallery, is_ignored, 'euclidean', top_k=60
-    )
+    ranks = ranking.rank(*task)
+    aps = ranked_queries.find_average_precisions(ranks)
+    rows = ranked_queries.choose_queries(aps, np.arange(20), 100, 'worst')
+    assert len(rows) == 20
+    ranked = ranked_queries.rank_queries(rows, aps, task, top_k=60)
     for one in ranked:
         is_match = (gallery.pids[one.gallery_rows] == query.pids[one.row]) & (
             one.ranks > 0

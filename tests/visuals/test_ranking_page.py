@@ -1,5 +1,6 @@
 import html.parser
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -106,12 +107,13 @@ def images(tmp_path):
     )
 
 
-def write_page(images):
+def write_page(images, others=(), is_known=True):
     """Return the page's HTML; beside each query a match, an ignored, a late match."""
     ranked = [
         ranked_queries.RankedQuery(
             row,
             average_precision=0.125,
+            is_known=is_known,
             num_matches=2,
             first_rank=1,
             gallery_rows=np.array([0, 2, 4, 3]),
@@ -121,7 +123,9 @@ def write_page(images):
         for row in range(4)
     ]
     file = io.StringIO()
-    ranking_page.write(file, '<Title>', ['5 < 6 $title'], iter(ranked), images)
+    ranking_page.write(
+        file, '<Title>', ['5 < 6 $title'], iter(ranked), images, list(others)
+    )
     return file.getvalue()
 
 
@@ -142,10 +146,41 @@ def test_each_query_has_its_images_with_rank_distance_pid_and_camera(images):
     )
 
 
+def test_beside_a_query_of_unknown_pid_nothing_is_right_or_wrong(images):
+    page = Page(write_page(images, is_known=False))
+    kinds = page.all('figure', 'class')
+    assert kinds[:5] == ['query', 'unknown', 'ignored', 'unknown', 'unknown']
+    for scheme in ('light', 'dark'):
+        styles = read_styles(page.style, scheme)
+        assert styles['.unknown img']['border-color'] == 'transparent'
+    assert '0042 the gallery has no image of this PID · query_0.png query' in page.text
+    assert '1 0.5000 PID 0042' in page.text
+    assert 'AP' not in page.text
+    assert not {'✓', '✗'} & set(page.text)
+
+
+@pytest.mark.parametrize(
+    'fields, line',
+    [
+        ((0.5, True, 1, 2), 'AP 50.00% · 1 match, the first at rank 2 · a.png'),
+        ((1, True, 3, 1), 'AP 100.00% · 3 matches, the first at rank 1 · a.png'),
+        ((np.nan, True, 0, 0), 'all its matches are ignored · a.png'),
+        ((np.nan, False, 0, 0), 'the gallery has no image of this PID · a.png'),
+    ],
+)
+def test_what_is_told_of_a_query(fields, line):
+    score = ranked_queries.Score(0, *fields)
+    assert ranking_page.format_score(score, 'a.png') == line
+
+
 def test_names_are_escaped(images):
-    content = write_page(images)
+    content = write_page(images, others=[ranked_queries.Score(3, 0.5, True, 1, 2)])
     page = Page(content)
-    assert content.count('<script') == 1
+    assert content.count('<script') == 2
+    (lines,) = re.findall('(?s)<script type="application/json".*?>(.*?)<', content)
+    assert json.loads(lines) == [
+        [NASTY_PID, 'AP 50.00% · 1 match, the first at rank 2 · query_3.png']
+    ]
     assert '<b>&"' not in content
     assert set(page.all('img', 'onerror')) == {None}
     assert NASTY_FID in page.all('img', 'alt')
@@ -263,6 +298,7 @@ def test_each_kind_of_image_has_a_border_of_its_own_colour(scheme, images):
         ('.match i', 'body'),
         ('.wrong i', 'body'),
         ('.gap', 'body'),
+        ('aside span', 'body'),
     ],
 )
 def test_contrast_of_texts_is_that_of_wcag_aa(scheme, text, ground, images):
@@ -270,21 +306,53 @@ def test_contrast_of_texts_is_that_of_wcag_aa(scheme, text, ground, images):
     assert contrast(styles[text]['color'], styles[ground]['background']) >= 4.5
 
 
+# Queries that the page has no pictures of; the last PID has none there at all.
+OTHERS = [
+    ranked_queries.Score(row, 0.25, True, 1, 4) for row in [0, 3, *range(4, 4 + 600)]
+]
+LINE = 'AP 25.00% · 1 match, the first at rank 4 · '
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason='Chromium is not installed')
 @pytest.mark.parametrize(
-    'fragment, pids',
+    'fragment, pids, listed, text',
     [
-        ('', ['0042', '0042', '0043', NASTY_PID]),
-        ('#pid=0042', ['0042', '0042']),
-        (f'#pid={urllib.parse.quote(NASTY_PID)}', [NASTY_PID]),
-        ('#type', ['0042', '0042', '0043']),  # 004: no PID, but the start of some.
+        (
+            '',
+            ['0042', '0042', '0043', NASTY_PID],
+            [],
+            '4 of 4 queries on this page; a PID also finds the other 602',
+        ),
+        (
+            '#pid=0042',
+            ['0042', '0042'],
+            [f'0042 {LINE}query_0.png'],
+            '2 of 4 queries on this page, 1 more listed below',
+        ),
+        (
+            f'#pid={urllib.parse.quote(NASTY_PID)}',
+            [NASTY_PID],
+            [f'{NASTY_PID} {LINE}query_3.png'],
+            '1 of 4 queries on this page, 1 more listed below',
+        ),
+        ('#pid=0043', ['0043'], [], '1 of 4 queries on this page'),
+        # Of a PID that is listed alone, and no longer one that begins like it.
+        ('#pid=00', [], [f'00 {LINE}query_{row}.png' for row in range(4, 504)], None),
+        # 004: no PID, but the start of some.
+        ('#type', ['0042', '0042', '0043'], [f'0042 {LINE}query_0.png'], None),
     ],
 )
-def test_a_browser_shows_the_queries_of_the_pid(fragment, pids, images, tmp_path):
-    filename = tmp_path / 'ranking.html'
-    filename.write_text(
-        write_page(images).replace('</body>', f'{PROBE}</body>'), encoding='utf-8'
+def test_a_browser_finds_the_queries_of_the_pid(
+    fragment, pids, listed, text, images, tmp_path
+):
+    rows = np.arange(4 + 600)
+    query = images.query._replace(
+        pids=np.append(images.query.pids, np.full(600, '00', object)),
+        fids=np.array([f'query_{row}.png' for row in rows], object),
     )
+    page = write_page(images._replace(query=query, query_cids=['<3>'] * 604), OTHERS)
+    filename = tmp_path / 'ranking.html'
+    filename.write_text(page.replace('</body>', f'{PROBE}</body>'), encoding='utf-8')
     command = [CHROMIUM, *CHROMIUM_FLAGS, f'--user-data-dir={tmp_path / "profile"}']
     result = subprocess.run(
         [*command, '--dump-dom', filename.as_uri() + fragment],
@@ -292,10 +360,18 @@ def test_a_browser_shows_the_queries_of_the_pid(fragment, pids, images, tmp_path
         timeout=120,
         check=True,
     )
-    page = Page(result.stdout.decode())
+    content = result.stdout.decode()
+    page = Page(content)
     sections = [attrs for tag, attrs in page.tags if tag == 'section']
     assert [s['data-pid'] for s in sections if 'hidden' not in s] == pids
-    assert f'{len(pids)} of 4 queries' in page.text
+    lines = [Page(line).text for line in re.findall('<li>(.*?)</li>', content)]
+    assert lines == listed
+    (aside,) = (attrs for tag, attrs in page.tags if tag == 'aside')
+    assert ('hidden' in aside) == (not listed)
+    if text is not None:
+        assert f' {text} ' in page.text
+    if len(listed) == 500:
+        assert page.text.endswith(' and 100 more')
     (body,) = (attrs for tag, attrs in page.tags if tag == 'body')
     assert body['data-overflow'] == '0'  # Nothing to scroll sideways.
     if '0042' in pids:

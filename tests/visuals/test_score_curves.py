@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from visuals import score_curves
 
@@ -21,6 +22,23 @@ def test_cmc_is_cut_at_the_largest_rank_and_named_in_the_legend():
     ]
     np.testing.assert_allclose(lines[0].get_xydata(), [[1, 25], [2, 75]])
     assert lines[0].get_color() != lines[1].get_color()
+
+
+@pytest.mark.parametrize(
+    'last, expected',
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (20, [1, 2, *range(4, 21, 2)]),
+        (50, [1, *range(5, 51, 5)]),
+        (101, [1, *range(10, 101, 10)]),
+        (19732, [1, *range(2000, 19000, 2000)]),
+    ],
+)
+def test_cmc_has_a_tick_at_rank_1(last, expected):
+    scores = SCORES | {'CMC': np.linspace(0.1, 1, 20000).tolist()}
+    (axes,) = score_curves.draw_cmc({'ours': scores}, max_rank=last).axes
+    assert axes.get_xticks().tolist() == expected
 
 
 def test_roc_starts_at_the_lowest_rate_that_a_log_axis_can_show():
@@ -78,6 +96,30 @@ def test_a_label_is_no_formula(tmp_path):
         score_curves.draw_distances(scores),
     ):
         figure.savefig(tmp_path / 'figure.png')
+
+
+def test_long_labels_are_not_cut_off():
+    label = 'evaluations/of_the_summer/' * 8
+    scores = {
+        label: SCORES | {'roc': ROC, 'distance_histogram': HISTOGRAM},
+        'b': SCORES | {'roc': ROC, 'distance_histogram': HISTOGRAM},
+    }
+    for figure in (
+        score_curves.draw_cmc(scores, 10),
+        score_curves.draw_roc(scores),
+        score_curves.draw_distances(scores),
+    ):
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        figure.draw(renderer)
+        axes = figure.axes[0]
+        titles = [legend.get_texts()[0] for legend in figure.legends] or [axes.title]
+        (title,) = titles
+        assert label in ''.join(title.get_text().split())
+        box = title.get_window_extent(renderer)
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+        assert not box.overlaps(axes.get_window_extent(renderer))
+        assert axes.get_window_extent(renderer).height > 100
 
 
 def test_more_curves_than_colours_differ_in_style():
