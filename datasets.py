@@ -11,12 +11,24 @@ import argparse
 import csv
 import functools
 import os
+import re
+import shlex
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 import common
+import data
+from excluders import EXCLUDER_CHOICES
+
+# What columns of identities and of image files are called by others: a first line that
+# has one of both is a heading.
+PID_NAME = re.compile('pid|id|identity|(person|individual|vehicle|class)(_id)?|label')
+FID_NAME = re.compile('fid|path|photo|(file|image|img)_?(name|path)?')
+
+# What `make_csv.py split` appends to the name of the CSV that it splits.
+HOLDOUT_PARTS = ('rest', 'val_query', 'val_gallery')
 
 
 class Dataset(typing.NamedTuple):
@@ -48,7 +60,9 @@ def add_header_flag(group: argparse._ActionsContainer) -> None:
     )
 
 
-def read(csv_file: str, has_header: bool = False) -> Dataset:
+def read(
+    csv_file: str, has_header: bool = False, image_root: str | None = None
+) -> Dataset:
     """Read a data set's CSV: PID,FID or PID,FID,CAMERA in every row.
 
     Every field is kept as text: identity `0002`, `NA` and `#7` stay what they are.
@@ -58,18 +72,21 @@ def read(csv_file: str, has_header: bool = False) -> Dataset:
         has_header: whether the first line names the columns. If it names both `pid`
             and `fid`, it decides which is which, and a column `camera` is the camera;
             all others are ignored. Otherwise it is skipped.
+        image_root: directory of the images where it is known, for the message that
+            tells how to make the file.
 
     Raises:
         FileNotFoundError: there is no such file.
+        FileError: it is a directory or a pipe.
         InputError: a row has another number of fields, or an empty one, or is not
-            UTF-8; the message names the line.
+            UTF-8; the message names the line. Or the first line is a heading and
+            has_header says otherwise.
     """
-    if not os.path.isfile(csv_file):
-        raise common.MissingFileError(
-            f'{csv_file} does not exist; expected a data set CSV, see make_csv.py'
-        )
+    check_is_file(csv_file, image_root)
     rows, lines = read_rows(csv_file)
     columns: Sequence[int] | None = None
+    if rows:
+        check_heading(rows[0], has_header, csv_file)
     if has_header and rows:
         columns = choose_columns(rows.pop(0))
         lines.pop(0)
@@ -79,15 +96,115 @@ def read(csv_file: str, has_header: bool = False) -> Dataset:
     return Dataset(*(to_object_array([row[i] for row in rows]) for i in columns))
 
 
-def read_rows(csv_file: str) -> tuple[list, list]:
+def check_is_file(csv_file: str, image_root: str | None = None) -> None:
+    """Raise FileError, which says what to do, unless a data set's CSV is a file.
+
+    Args:
+        csv_file: path, as it was given.
+        image_root: directory of the images, where it is known.
+    """
+    if not csv_file:
+        raise common.FileError(
+            "'' given as the CSV of a data set, a file name was expected; is a shell "
+            'variable not set?'
+        )
+    if os.path.isdir(csv_file):
+        raise common.FileError(
+            f'{csv_file} is a directory, the CSV of a data set was expected; '
+            f'`python make_csv.py folder {shlex.quote(csv_file)}` makes one of a '
+            'folder per identity'
+        )
+    if os.path.exists(csv_file) and not os.path.isfile(csv_file):
+        raise common.FileError(
+            f'{csv_file} is a pipe or a device, the CSV of a data set was expected; '
+            'write it to a file, which can be read again'
+        )
+    if not os.path.exists(csv_file):
+        raise common.MissingFileError(
+            f'{csv_file} does not exist; {how_to_make(csv_file, image_root)}'
+        )
+
+
+def how_to_make(csv_file: str, image_root: str | None = None) -> str:
+    """Return what to do about a CSV that is missing, as the end of a message.
+
+    Args:
+        csv_file: path; its name tells a data set that make_csv.py knows, or a part.
+        image_root: directory of the images, where it is known.
+    """
+    directory, name = os.path.split(csv_file)
+    stem = name.removesuffix('.csv')
+    layout = data.find_layout(stem)
+    if layout is not None:
+        root = f'DIRECTORY_OF_{layout}' if image_root is None else image_root
+        words = ['python', 'make_csv.py', layout, root]
+        if os.path.realpath(directory) != os.path.realpath(data.__path__[0]):
+            words += ['--output_dir', directory or '.']
+        return f'make it with: {shlex.join(words)}'
+    for part in HOLDOUT_PARTS:
+        parent = stem.removesuffix(f'_{part}')
+        if parent != stem:
+            layout = data.find_layout(parent)
+            known = layout is not None and layout in EXCLUDER_CHOICES
+            source = shlex.quote(os.path.join(directory, f'{parent}.csv'))
+            choices = f'100 --excluder {layout}' if known else '0.5 --excluder diagonal'
+            return (
+                f'make it with: python make_csv.py split {source} --val_pids {choices}'
+            )
+    return 'expected the CSV of a data set, see `python make_csv.py --help`'
+
+
+def check_heading(first: list, has_header: bool, csv_file: str) -> None:
+    """Raise InputError if the first line is a heading, or none, against what was said.
+
+    Args:
+        first: its fields, list of str.
+        has_header: whether it was said to name the columns.
+        csv_file: for the message.
+    """
+    names = [name.strip().lower() for name in first]
+    line = f'{csv_file}: the first line, {",".join(first)},'
+    is_ours = choose_columns(first) is not None
+    if not has_header:
+        if is_ours:
+            raise common.InputError(f'{line} looks like a heading; add --csv_header')
+        if all(any(map(known.fullmatch, names)) for known in (PID_NAME, FID_NAME)):
+            raise common.InputError(
+                f'{line} looks like a heading; add --csv_header if the columns are '
+                'PID,FID or PID,FID,CAMERA, else choose them with `python make_csv.py '
+                'table`'
+            )
+        return
+    if is_ours or len(names) < 2:
+        return
+    if FID_NAME.fullmatch(names[0]) and PID_NAME.fullmatch(names[1]):
+        raise common.InputError(
+            f'{line} looks like FID,PID, but the columns of a heading without pid and '
+            'fid are taken as PID,FID; choose them with `python make_csv.py table`'
+        )
+    if re.search(r'\.(bmp|gif|jpe?g|png|webp)$', names[1]):
+        raise common.InputError(
+            f'{line} looks like an image, no heading; leave --csv_header out'
+        )
+
+
+def read_rows(
+    csv_file: str, delimiter: str = ',', wanted: str = 'two fields, PID,FID'
+) -> tuple[list, list]:
     """Return the rows of a CSV file, and the number of the line that each ends in.
+
+    Args:
+        csv_file: path.
+        delimiter: between two fields.
+        wanted: what is expected of a line, for the message.
 
     Raises:
         InputError: a line is not UTF-8, or no CSV.
     """
     rows, lines = [], []
     with open(csv_file, encoding='utf-8-sig', newline='') as file:
-        reader = csv.reader(file, strict=True)  # No quote is left open.
+        # Strict: no quote is left open.
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:
                 rows.append(row)
@@ -99,8 +216,8 @@ def read_rows(csv_file: str) -> tuple[list, list]:
             ) from error
         except csv.Error as error:
             raise common.InputError(
-                f'{csv_file}: line {reader.line_num} is no CSV ({error}); expected two '
-                'fields, PID,FID'
+                f'{csv_file}: line {reader.line_num} is no CSV ({error}); expected '
+                f'{wanted}'
             ) from error
     return rows, lines
 
@@ -170,6 +287,32 @@ def csv_lines(dataset: Dataset) -> list:
     """Return the lines `PID,FID` or `PID,FID,CAMERA` of a data set, list [N] of str."""
     columns = dataset if dataset.cids is not None else dataset[:2]
     return [','.join(row) for row in zip(*columns, strict=True)]
+
+
+def check_labels(
+    pids: np.ndarray, paths: Sequence[str], place: Callable[[int], str]
+) -> None:
+    """Raise InputError if an image has two PIDs: it would be pushed off itself.
+
+    Args:
+        pids: [N] of str.
+        paths: [N] of str, the images.
+        place: says where a row is, such as 'row 3 of x.csv'.
+    """
+    if len(set(paths)) == len(paths):  # By far the fastest way to see that all is well.
+        return
+    first_of: dict = {}
+    doubted: dict = {}  # {path: its first rows of two PIDs}
+    for row, path in enumerate(paths):
+        first = first_of.setdefault(path, row)
+        if pids[first] != pids[row]:
+            doubted.setdefault(path, (first, row))
+    if doubted:
+        path, (first, row) = next(iter(doubted.items()))
+        raise common.InputError(
+            f'{len(doubted)} image(s) with two PIDs (first: {path} is {pids[first]} in '
+            f'{place(first)} and {pids[row]} in {place(row)}); remove the wrong rows'
+        )
 
 
 # --- images ----------------------------------------------------------------------

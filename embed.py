@@ -242,7 +242,7 @@ def main(argv=None):
     image_root = None
     if not args.merge:
         image_root = choose_image_root(args.image_root, args.experiment_root)
-    dataset = datasets.read(args.dataset, args.csv_header)
+    dataset = datasets.read(args.dataset, args.csv_header, image_root)
     if image_root is not None:
         datasets.check_images_exist(args.dataset, dataset.fids, image_root)
     image_size = trained.image_size(args.crop_augment)

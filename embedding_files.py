@@ -104,9 +104,16 @@ def load(
     pids, fids, cids = datasets.read(csv_file, has_header)
     embs, embedded_fids = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
+        hint = 'embed this very CSV'
+        # The first line may be a heading that no known word gives away.
+        if not has_header and len(fids) == len(embs) + 1:
+            if embedded_fids is None:
+                hint += ', or add --csv_header if its first line is a heading'
+            elif list(embedded_fids) == fids[1:].tolist():
+                hint = 'its first line is a heading: add --csv_header'
         raise common.InputError(
             f'{embeddings_file} has {len(embs)} embeddings but {csv_file} has '
-            f'{len(fids)} rows; embed this very CSV'
+            f'{len(fids)} rows; {hint}'
         )
     if embedded_fids is not None:
         check_fids(fids, embedded_fids, csv_file, embeddings_file)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import common
@@ -26,6 +27,9 @@ ERASED_ASPECTS = (0.3, 1 / 0.3)
 # 256x128), so that all of these fail once in 10**14 images.
 ERASING_TRIES = 100
 
+# Unreadable images that an error names; each has a line of its own besides.
+MOST_NAMED = 10
+
 
 def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Read and resize one image file.
@@ -35,7 +39,8 @@ def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
     TensorFlow's default method for the same reason.
 
     Args:
-        filename: string tensor; JPEG, PNG, BMP; grey becomes RGB, alpha is dropped.
+        filename: string tensor; JPEG, PNG, BMP, GIF (the first frame), and WebP or
+            JPEG XL in RGB; grey becomes RGB, alpha is dropped.
         height, width: of the result, pixels.
 
     Returns:
@@ -85,6 +90,39 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
         except tf.errors.OpError as error:
             return filename, common.tensorflow_reason(error)
     return None
+
+
+def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> None:
+    """Decode every image file once, in parallel, and name all that cannot be read.
+
+    Args:
+        filenames: sequence [N] of str.
+        logger: gets a warning for each that cannot be read, and why.
+        quiet: whether there is no progress bar.
+
+    Raises:
+        InputError: some cannot be read; names the first ten.
+    """
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(filenames))
+    # Of the pixels, a number is kept: the memory stays small.
+    dataset = dataset.map(lambda filename: tf.size(decode(filename)), tf.data.AUTOTUNE)
+    sizes = iter(dataset)
+    unreadable = []
+    hidden = True if quiet else None  # None: shown on a terminal only.
+    for filename in common.tqdm.tqdm(filenames, unit=' images', disable=hidden):
+        try:
+            next(sizes)  # After an error, the iterator goes on with the next file.
+        except tf.errors.OpError as error:
+            found = find_unreadable([filename])
+            _, reason = found or (filename, common.tensorflow_reason(error))
+            unreadable.append(filename)
+            logger.warning(f'{filename}: {reason}')
+    if unreadable:
+        raise common.InputError(
+            f'{len(unreadable)} of {len(filenames)} images cannot be read (first: '
+            f'{", ".join(unreadable[:MOST_NAMED])}); replace them, or remove them and '
+            'their lines in the CSV'
+        )
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ stops; --resume continues. The paper's recipe is market1501_train.sh. With --dis
 several devices share the work.
 """
 
+import bisect
 import importlib
 import itertools
 import os
@@ -29,6 +30,7 @@ tf = common.lazy_import('tensorflow')
 batches = common.lazy_import('batches')
 checkpoints = common.lazy_import('checkpoints')
 embedder = common.lazy_import('embedder')
+images = common.lazy_import('images')
 layers = common.lazy_import('layers')
 model = common.lazy_import('model')
 diagnosis = common.lazy_import('training.diagnosis')
@@ -89,6 +91,7 @@ def main(argv=None):
         args.seed = agree(vars(args), run.batches.size, data, replicas)
         held_out = read_held_out(run.validation, replicas.is_chief)
         notes += validation.describe_overlap(held_out, data.pids)
+        check_images(args.check_images, data, held_out, args.quiet)
         check_initial_checkpoint(run.network.initial_checkpoint, args.resume)
         sampler = batches.Sampler(
             data.pids, run.batches.batch_p, run.batches.batch_k, args.seed
@@ -146,14 +149,22 @@ def load_train_sets(train_sets, image_roots, has_header=False):
     '2:0001' is another person than '1:0001'.
     """
     tables, paths = [], []
+    starts = []  # Of each data set, in `paths`.
     pairs = checks.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
-        dataset = datasets.read(train_set, has_header)
+        dataset = datasets.read(train_set, has_header, image_root)
         datasets.check_images_exist(train_set, dataset.fids, image_root)
+        starts.append(len(paths))
         paths += datasets.join_paths(image_root, dataset.fids)
         prefix = f'{number}:' if len(pairs) > 1 else ''
         tables.append((prefix + dataset.pids, prefix + dataset.fids))
     pids, fids = (np.concatenate(columns) for columns in zip(*tables, strict=True))
+
+    def place(row):
+        number = bisect.bisect(starts, row) - 1
+        return f'row {row - starts[number] + 1} of {train_sets[number]}'
+
+    datasets.check_labels(pids, paths, place)
     return Data(pids, fids, paths)
 
 
@@ -194,6 +205,23 @@ def read_held_out(held_out, is_chief):
         held_out.image_root,
         held_out.has_header,
     )
+
+
+def check_images(is_wanted, data, held_out, quiet):
+    """Raise InputError, once all are listed, if images of a run cannot be read.
+
+    Args:
+        is_wanted: whether to look at them at all.
+        data: the Data.
+        held_out: a validation.HeldOut, or None.
+        quiet: whether there is no progress bar.
+    """
+    if not is_wanted:
+        return
+    paths = data.paths
+    if held_out is not None:
+        paths = paths + datasets.join_paths(held_out.image_root, held_out.fids())
+    images.check_all(list(dict.fromkeys(paths)), common.setup_logging(), quiet)
 
 
 def check_initial_checkpoint(initial_checkpoint, is_resumed):

@@ -5,8 +5,10 @@ import re
 
 import common
 
-# What images.py can decode. Everything else (Thumbs.db, readme.txt) is left out.
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png')
+# What images.decode can read. Everything else (Thumbs.db, readme.txt) is left out.
+IMAGE_SUFFIXES = (
+    *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.jxl', '.png', '.webp'),
+)
 
 # The folders of Market-1501, which many later data sets took over.
 MARKET_FOLDERS = {

@@ -6,12 +6,15 @@
 The sub-folder's name is the PID. Images may lie deeper in it (`cat/monday/1.jpg`).
 If every folder under the root is named train, val, query, gallery or test, they are
 splits; otherwise each is an identity. Sub-folders without images are no identities,
-and hidden ones are left alone.
+and hidden files and folders are left alone, as are folders deeper in that are links:
+all of this is counted and named.
 
 Source: ours; the layout of torchvision's ImageFolder, among others.
 """
 
+import collections
 import os
+import typing
 
 import common
 from data import _folders
@@ -20,6 +23,24 @@ COMPLETE = {}
 
 SPLIT_NAMES = {'train', 'val', 'query', 'gallery', 'test'}
 
+NUM_NAMED = 3  # Examples of what was left out.
+
+
+class Found(typing.NamedTuple):
+    """What lies in an identity's folder, at any depth; paths.
+
+    Attributes:
+        images: files that are read.
+        others: files of other formats.
+        hidden: files and folders whose names begin with a dot.
+        links: links to folders, which may lead in a circle.
+    """
+
+    images: list
+    others: list
+    hidden: list
+    links: list
+
 
 def read(root):
     """Return the rows of each split; see data/__init__.py.
@@ -27,11 +48,17 @@ def read(root):
     Raises:
         ValueError: no images at all, or some outside of any identity's folder.
     """
+    splits = list_splits(root)
+    if splits is None:
+        return {'all': read_identities(root, '.')}
+    refuse_loose_images(root)
+    return {name: read_identities(root, name) for name in splits}
+
+
+def list_splits(root):
+    """Return the names of the folders that are splits, or None: they are identities."""
     names = list_folders(root)
-    if names and SPLIT_NAMES.issuperset(names):
-        refuse_loose_images(root)
-        return {name: read_identities(root, name) for name in names}
-    return {'all': read_identities(root, '.')}
+    return names if names and SPLIT_NAMES.issuperset(names) else None
 
 
 def list_folders(directory):
@@ -54,22 +81,89 @@ def read_identities(root, folder):
     """Return the (pid, fid) of all images in the identities' folders of one split."""
     directory = os.path.normpath(os.path.join(root, folder))
     refuse_loose_images(directory)
+    found = find_in_identities(directory)
     rows = [
-        (pid, os.path.relpath(filename, root).replace(os.sep, '/'))
-        for pid in list_folders(directory)
-        for filename in walk_images(os.path.join(directory, pid))
+        (pid, to_fid(root, filename))
+        for pid, files in found.items()
+        for filename in files.images
     ]
     if not rows:
+        others = [name for files in found.values() for name in files.others]
+        formats = f' ({count_formats(others)})' if others else ''
         raise common.InputError(
-            f'{directory} holds no images; expected one sub-folder per identity'
+            f'{directory} holds no images that can be read{formats}; expected one '
+            f'sub-folder per identity with files {", ".join(_folders.IMAGE_SUFFIXES)}'
         )
     return rows
 
 
-def walk_images(directory):
-    """Yield the paths of all images at any depth, except in hidden folders."""
+def to_fid(root, filename):
+    """Return a file's path relative to the root, with forward slashes."""
+    return os.path.relpath(filename, root).replace(os.sep, '/')
+
+
+def find_in_identities(directory):
+    """Return {PID: Found} of one split."""
+    return {
+        pid: look_into(os.path.join(directory, pid)) for pid in list_folders(directory)
+    }
+
+
+def look_into(directory, is_deep=True):
+    """Return the Found of a folder; unless is_deep, of what lies right in it alone."""
+    found = Found([], [], [], [])
     for where, folders, names in os.walk(directory):
-        folders[:] = [name for name in folders if name[0] != '.']
         for name in names:
-            if _folders.is_image(name):
-                yield os.path.join(where, name)
+            is_image = _folders.is_image(name)
+            kind = found.images if is_image else found.others
+            (found.hidden if name[0] == '.' else kind).append(os.path.join(where, name))
+        for name in folders:
+            path = os.path.join(where, name)
+            if name[0] == '.':
+                found.hidden.append(path)
+            elif is_deep and os.path.islink(path):  # os.walk does not follow it.
+                found.links.append(path)
+        folders[:] = [name for name in folders if is_deep and name[0] != '.']
+    return found
+
+
+def describe_skipped(root):
+    """Return what read() has left out, a line for each kind; see data/__init__.py."""
+    splits = list_splits(root)
+    directories = (
+        [root] if splits is None else [os.path.join(root, name) for name in splits]
+    )
+    found, empty = [], []
+    for directory in directories:
+        found.append(look_into(directory, is_deep=False))
+        for pid, files in find_in_identities(directory).items():
+            found.append(files)
+            if not files.images:
+                empty.append(os.path.join(directory, pid))
+    if splits is not None:
+        found.append(look_into(root, is_deep=False))
+    others = [name for files in found for name in files.others]
+    hidden = [name for files in found for name in files.hidden]
+    links = [name for files in found for name in files.links]
+    return [
+        f'skipped {len(paths)} {what} (first: {name_first(root, paths)})'
+        for what, paths in (
+            (f'file(s) of other formats, {count_formats(others)}', others),
+            ('folder(s) without an image, which are no identities', empty),
+            ('hidden file(s) or folder(s)', hidden),
+            ('link(s) to folders', links),
+        )
+        if paths
+    ]
+
+
+def count_formats(filenames):
+    """Return how many files have which suffix, as a text: '3 .heic, 1 .txt'."""
+    suffixes = (os.path.splitext(name)[1].lower() for name in filenames)
+    counts = collections.Counter(suffix or 'without suffix' for suffix in suffixes)
+    return ', '.join(f'{count} {suffix}' for suffix, count in counts.most_common())
+
+
+def name_first(root, paths):
+    """Return the first paths below the root, sorted, as a text."""
+    return ', '.join(to_fid(root, path) for path in sorted(paths)[:NUM_NAMED])

@@ -1,6 +1,7 @@
 """Data set CSVs: every field stays the text it is, and what is wrong is named."""
 
 import csv
+import importlib
 import os
 
 import hypothesis
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import common
+import data
 import datasets
 
 
@@ -69,9 +71,80 @@ def test_unreadably_quoted_csv_is_refused(tmp_path):
         datasets.read(csv_file)
 
 
-def test_missing_csv_is_named():
-    with pytest.raises(FileNotFoundError, match='nowhere.csv does not exist'):
-        datasets.read('nowhere.csv')
+@pytest.mark.parametrize(
+    'name, command',
+    [
+        ('market1501_train', 'market1501 ~/m1501 --output_dir {0}'),
+        ('dukeMTMC_query', 'duke ~/m1501 --output_dir {0}'),
+        ('cuhk03_labeled_test', 'cuhk03 ~/m1501 --output_dir {0}'),
+        (
+            'market1501_train_rest',
+            'split {0}/market1501_train.csv --val_pids 100 --excluder market1501',
+        ),
+        (
+            'pets_all_val_gallery',
+            'split {0}/pets_all.csv --val_pids 0.5 --excluder diagonal',
+        ),
+    ],
+)
+def test_missing_csv_is_named_with_the_command_that_makes_it(tmp_path, name, command):
+    csv_file = f'{tmp_path}/{name}.csv'
+    with pytest.raises(common.MissingFileError) as error:
+        datasets.read(csv_file, image_root='~/m1501')
+    command = command.format(tmp_path).replace('~/m1501', "'~/m1501'")
+    assert str(error.value) == (
+        f'{csv_file} does not exist; make it with: python make_csv.py {command}'
+    )
+
+
+def test_csv_in_the_data_folder_needs_no_output_dir():
+    csv_file = os.path.join(data.__path__[0], 'mars_nothing', '..', 'mars_train.csv')
+    assert datasets.how_to_make(csv_file) == (
+        'make it with: python make_csv.py mars DIRECTORY_OF_mars'
+    )
+
+
+@pytest.mark.parametrize('name', ['nowhere', 'market1501_tiny_train', 'folder_train'])
+def test_missing_csv_of_ones_own_is_named(name):
+    with pytest.raises(common.MissingFileError) as error:
+        datasets.read(f'{name}.csv')
+    assert str(error.value) == (
+        f'{name}.csv does not exist; expected the CSV of a data set, see '
+        '`python make_csv.py --help`'
+    )
+
+
+@pytest.mark.parametrize('layout', data.LAYOUT_CHOICES)
+def test_names_of_a_layouts_csvs_tell_the_layout(layout):
+    complete = importlib.import_module(f'data.{layout}').COMPLETE
+    for split in complete:
+        assert data.find_layout(f'{data.csv_prefix(layout)}_{split}') == layout
+
+
+def test_what_is_no_file_is_no_missing_file(tmp_path):
+    with pytest.raises(common.FileError) as error:
+        datasets.read('')
+    assert str(error.value) == (
+        "'' given as the CSV of a data set, a file name was expected; is a shell "
+        'variable not set?'
+    )
+    (tmp_path / 'my pets').mkdir()
+    with pytest.raises(common.FileError) as error:
+        datasets.read(f'{tmp_path}/my pets')
+    assert str(error.value) == (
+        f'{tmp_path}/my pets is a directory, the CSV of a data set was expected; '
+        f"`python make_csv.py folder '{tmp_path}/my pets'` makes one of a folder per "
+        'identity'
+    )
+    with pytest.raises(common.FileError, match='^/dev/null is a pipe or a device'):
+        datasets.read('/dev/null')  # First: read all the same, a pipe would block.
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(common.FileError) as error:
+        datasets.read(f'{tmp_path}/pipe')
+    assert str(error.value) == (
+        f'{tmp_path}/pipe is a pipe or a device, the CSV of a data set was expected; '
+        'write it to a file, which can be read again'
+    )
 
 
 def test_missing_images_are_counted_and_the_first_three_joined(tmp_path):
@@ -161,9 +234,61 @@ def test_byte_order_mark_is_no_part_of_a_pid(tmp_path):
     assert datasets.read(str(tmp_path / 'x.csv')).pids.tolist() == ['0002']
 
 
-def test_heading_that_nobody_announced_is_recognised(tmp_path):
+CHOOSE = (
+    'looks like a heading; add --csv_header if the columns are PID,FID or '
+    'PID,FID,CAMERA, else choose them with `python make_csv.py table`'
+)
+
+
+@pytest.mark.parametrize(
+    'heading, message',
+    [
+        ('pid,fid', 'looks like a heading; add --csv_header'),
+        ('Camera,FID,note,PID', 'looks like a heading; add --csv_header'),
+        ('identity,path', CHOOSE),
+        ('file_name,Label', CHOOSE),
+        ('image_id,identity,path,split', CHOOSE),
+        ('vehicle_id,image_name', CHOOSE),
+    ],
+)
+def test_heading_of_known_words_that_nobody_announced_is_refused(
+    tmp_path, heading, message
+):
+    csv_file = write(tmp_path / 'x.csv', f'{heading}\n1,a.jpg\n')
+    with pytest.raises(common.InputError) as error:
+        datasets.read(csv_file)
+    assert str(error.value) == f'{csv_file}: the first line, {heading}, {message}'
+
+
+@pytest.mark.parametrize('first', ['id,a.jpg', 'path,label.jpg', 'person,photo.png'])
+def test_image_whose_name_holds_a_word_of_headings_is_an_image(tmp_path, first):
+    dataset = datasets.read(write(tmp_path / 'x.csv', f'{first}\n1,a.jpg\n'))
+    assert ','.join([dataset.pids[0], dataset.fids[0]]) == first
+
+
+@pytest.mark.parametrize(
+    'first, message',
+    [
+        ('0002,a/1.JPG', 'an image, no heading; leave --csv_header out'),
+        (
+            'path,identity',
+            'FID,PID, but the columns of a heading without pid and fid are taken as '
+            'PID,FID; choose them with `python make_csv.py table`',
+        ),
+    ],
+)
+def test_heading_that_is_none_of_ours_is_refused(tmp_path, first, message):
+    csv_file = write(tmp_path / 'x.csv', f'{first}\n0003,b.jpg\n')
+    with pytest.raises(common.InputError) as error:
+        datasets.read(csv_file, has_header=True)
+    assert (
+        str(error.value) == f'{csv_file}: the first line, {first}, looks like {message}'
+    )
+
+
+def test_heading_that_nobody_announced_is_recognised_by_its_image(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(b'')
-    csv_file = write(tmp_path / 'x.csv', 'pid,fid\n1,a.jpg\n')
+    csv_file = write(tmp_path / 'x.csv', 'who,what\n1,a.jpg\n')
     fids = datasets.read(csv_file).fids
     with pytest.raises(
         FileNotFoundError, match='if that line is a heading, add --csv_header$'
@@ -176,18 +301,48 @@ FIELD = st.text(st.characters(codec='utf-8', exclude_characters='\r\n\0'), min_s
 
 @hypothesis.given(rows=st.lists(st.tuples(FIELD, FIELD, FIELD), min_size=1))
 @hypothesis.settings(
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,  # Other processes may be busy.
 )
 @pytest.mark.parametrize('num_columns', [2, 3])
 def test_what_a_csv_writer_wrote_is_read(tmp_path, num_columns, rows):
     rows = [row[:num_columns] for row in rows]
     # A byte order mark at the beginning of a file is no part of its text.
     hypothesis.assume(not rows[0][0].startswith('\ufeff'))
+    # Nor is a heading an image.
+    words = {field.strip().lower() for field in rows[0]}
+    hypothesis.assume(not any(map(datasets.PID_NAME.fullmatch, words)))
     with open(tmp_path / 'x.csv', 'w', encoding='utf-8', newline='') as file:
         csv.writer(file, lineterminator='\n').writerows(rows)
     dataset = datasets.read(str(tmp_path / 'x.csv'))
     columns = dataset[:num_columns]
     assert [tuple(row) for row in zip(*columns, strict=True)] == rows
+
+
+@pytest.mark.parametrize(
+    'rows, message',
+    [
+        ('1:a 2:b 1:a', None),  # A row that stands twice says the same twice.
+        (
+            '1:a 1:a 2:a',
+            '1 image(s) with two PIDs (first: a is 1 in row 0 and 2 in row 2); remove '
+            'the wrong rows',
+        ),
+        (
+            '1:a 2:b 1:b 3:a 3:b',
+            '2 image(s) with two PIDs (first: b is 2 in row 1 and 1 in row 2); remove '
+            'the wrong rows',
+        ),
+    ],
+)
+def test_image_of_two_identities_is_refused_with_both(rows, message):
+    pids, paths = zip(*(row.split(':') for row in rows.split()), strict=True)
+    if message is None:
+        datasets.check_labels(pids, paths, 'row {}'.format)
+        return
+    with pytest.raises(common.InputError) as error:
+        datasets.check_labels(pids, paths, 'row {}'.format)
+    assert str(error.value) == message
 
 
 def test_rows_are_grouped_by_pid_in_order_of_appearance():

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+import common
 import evaluate
 import golden_evaluation
 from evaluation import ranking
@@ -327,6 +328,49 @@ def test_embeddings_with_matching_fids_are_read(small, tmp_path, capsys):
         file['fid'] = fids
     evaluate.main(small)
     assert capsys.readouterr().out.startswith('mAP: 75.00%')
+
+
+@pytest.mark.parametrize(
+    'heading, fids, hint',
+    [
+        ('who,what', True, 'its first line is a heading: add --csv_header'),
+        (
+            'who,what',
+            False,
+            'embed this very CSV, or add --csv_header if its first line is a heading',
+        ),
+        (None, True, 'embed this very CSV'),  # One row more, but not the first.
+    ],
+)
+def test_heading_that_nobody_announced_is_recognised_by_one_row_more(
+    tmp_path, heading, fids, hint
+):
+    rows = ['a,1.png', 'b,2.png']
+    embedded = ['1.png', '2.png']
+    lines = [heading, *rows] if heading else [*rows, 'c,3.png']
+    columns = {'fid': embedded} if fids else {}
+    flags = [
+        *write_side(tmp_path, 'query', lines, np.float32([[1], [2]]), **columns),
+        *write_side(tmp_path, 'gallery', rows, np.float32([[1], [2]])),
+    ]
+    with pytest.raises(common.InputError) as error:
+        evaluate.main(['--excluder=diagonal', *flags])
+    assert str(error.value) == (
+        f'{tmp_path}/query.h5 has 2 embeddings but {tmp_path}/query.csv has 3 rows; '
+        f'{hint}'
+    )
+
+
+def test_an_image_of_two_identities_is_scored_as_each(tmp_path, capsys):
+    """Two people in one picture are no contradiction where nothing is learned."""
+    both = np.float32([[0], [0], [9]])
+    flags = [
+        *write_side(tmp_path, 'query', ['a,1.png', 'b,2.png'], np.float32([[0], [0]])),
+        *write_side(tmp_path, 'gallery', ['a,x.png', 'b,x.png', 'c,y.png'], both),
+    ]
+    evaluate.main(['--excluder=diagonal', *flags])
+    # Both rows of x.png are tied: the first is rank one, the other rank two of both.
+    assert capsys.readouterr().out.startswith('mAP: 50.00% | top-1: 50.00%')
 
 
 def test_thresholds_by_hand(small, tmp_path, capsys):

@@ -3,14 +3,20 @@
 import hashlib
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
 import common
 import datasets
+import images
 import make_csv
+import tiny_run
+from data import _folders
 
 SCRIPT = pathlib.Path(make_csv.__file__)
 
@@ -177,6 +183,31 @@ def test_name_that_is_not_utf8_is_an_error():
     [
         (['market1502', '.'], 'invalid choice'),
         (['splitt', 'train.csv'], "'splitt' given; did you mean split? (see --help)"),
+        (['tabel', 'x.csv'], "'tabel' given; did you mean table? (see --help)"),
+        (['folder', '.', '--cid_pattern', 'c('], "'c(' is no regular expression"),
+        (
+            ['folder', '.', '--cid_pattern', '(c)([0-9])'],
+            "'(c)([0-9])' has 2 groups, one was expected: '_c([0-9]+)'",
+        ),
+        (
+            [
+                'split',
+                'x.csv',
+                '--val_pids',
+                '1',
+                '--excluder',
+                'csv',
+                '--check_images',
+            ],
+            '--check_images needs --image_root, where the images are',
+        ),
+        (
+            [
+                *('table', 'x.csv', '--pid_column', 'a', '--fid_column', 'b'),
+                *('--cid_column', 'c', '--cid_pattern', '(.)'),
+            ],
+            '--cid_column and --cid_pattern both tell cameras; give one',
+        ),
         (['market1501', 'no/such/place'], 'is not a directory'),
         (['folder', '.', '--prefix', 'a/b'], 'the start of a file name expected'),
         (['folder', '.', '--prefix', ''], 'the start of a file name expected'),
@@ -189,9 +220,28 @@ def test_bad_flags_leave_with_2(argv, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_default_output_is_the_data_folder_beside_the_script():
-    args = make_csv.build_parser().parse_args(['folder', '.'])
-    assert args.output_dir == str(SCRIPT.parent / 'data')
+def test_default_output_is_the_data_folder_beside_the_script(monkeypatch, tmp_path):
+    assert pathlib.Path(make_csv.DATA_DIR) == SCRIPT.parent / 'data'
+    monkeypatch.setattr(make_csv, 'DATA_DIR', str(tmp_path / 'data'))
+    touch(tmp_path / 'pets', ['cat/1.jpg', 'dog/1.jpg'])
+    make_csv.main(['folder', str(tmp_path / 'pets')])
+    (tmp_path / 'pets.csv').write_text('who,what\ncat,cat/1.jpg\n')
+    columns = ['--pid_column', 'who', '--fid_column', 'what']
+    make_csv.main(['table', str(tmp_path / 'pets.csv'), *columns])
+    names = {path.name for path in (tmp_path / 'data').iterdir()}
+    assert names == {'folder_all.csv', 'pets_all.csv'}
+
+
+def test_duke_has_the_names_of_the_original(tmp_path):
+    for folder in ('bounding_box_train', 'query', 'bounding_box_test'):
+        touch(tmp_path / 'duke' / folder, ['0001_c2_f0046182.jpg'])
+    make('duke', tmp_path / 'duke', tmp_path)
+    # The three files that the original code comes with.
+    assert {path.name for path in tmp_path.glob('*.csv')} == {
+        'dukeMTMC_train.csv',
+        'dukeMTMC_query.csv',
+        'dukeMTMC_test.csv',
+    }
 
 
 def test_command_imports_no_tensorflow_and_no_scipy():
@@ -201,6 +251,299 @@ def test_command_imports_no_tensorflow_and_no_scipy():
         [sys.executable, '-c', code], cwd=SCRIPT.parent, capture_output=True, text=True
     )
     assert done.stdout.strip() == 'set()'
+
+
+# --- folder ----------------------------------------------------------------------
+
+
+def test_folder_counts_and_names_what_it_skips(tmp_path, capsys):
+    root = tmp_path / 'pets'
+    touch(
+        root, ['cat/1.jpg', 'cat/old/2.webp', 'cat/a.HEIC', 'dog/b.heic', 'dog/c.txt']
+    )
+    touch(root, ['dog/3.png', 'cow/readme', '.git/4.jpg', 'cat/._1.jpg', 'list.csv'])
+    (root / 'bee').mkdir()
+    (root / 'cat' / 'link').symlink_to(root / 'dog')
+    make('folder', root, tmp_path)
+    assert (tmp_path / 'folder_all.csv').read_text() == (
+        'cat,cat/1.jpg\ncat,cat/old/2.webp\ndog,dog/3.png\n'
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: skipped 5 file(s) of other formats, 2 .heic, 1 .csv, 1 without '
+        'suffix, 1 .txt (first: cat/a.HEIC, cow/readme, dog/b.heic)',
+        'warning: skipped 2 folder(s) without an image, which are no identities '
+        '(first: bee, cow)',
+        'warning: skipped 2 hidden file(s) or folder(s) (first: .git, cat/._1.jpg)',
+        'warning: skipped 1 link(s) to folders (first: cat/link)',
+    ]
+
+
+def test_folder_of_splits_skips_aloud_in_each(tmp_path, capsys):
+    root = tmp_path / 'pets'
+    touch(root, ['train/cat/1.jpg', 'test/dog/2.jpg', 'test/cow/3.tif', 'readme.txt'])
+    make('folder', root, tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: skipped 2 file(s) of other formats, 1 .tif, 1 .txt (first: '
+        'readme.txt, test/cow/3.tif)',
+        'warning: skipped 1 folder(s) without an image, which are no identities '
+        '(first: test/cow)',
+    ]
+
+
+def test_folder_of_other_formats_only_says_which(tmp_path):
+    touch(tmp_path / 'pets', ['cat/1.heic', 'dog/2.heic'])
+    with pytest.raises(
+        common.InputError,
+        match=r'pets holds no images that can be read \(2 \.heic\); expected one '
+        r'sub-folder per identity with files \.bmp, .*\.webp$',
+    ):
+        make('folder', tmp_path / 'pets', tmp_path)
+
+
+def test_identity_folder_that_is_a_link_is_an_identity(tmp_path, capsys):
+    touch(tmp_path, ['elsewhere/1.jpg', 'pets/dog/2.jpg'])
+    (tmp_path / 'pets' / 'cat').symlink_to(tmp_path / 'elsewhere')
+    make('folder', tmp_path / 'pets', tmp_path)
+    assert (tmp_path / 'folder_all.csv').read_text() == 'cat,cat/1.jpg\ndog,dog/2.jpg\n'
+    assert capsys.readouterr().err == ''
+
+
+def test_cameras_are_found_by_a_pattern(tmp_path, capsys):
+    touch(
+        tmp_path / 'pets', ['cat/gate-07_1.jpg', 'cat/yard-2_1.jpg', 'dog/yard-3.jpg']
+    )
+    pattern = ['--cid_pattern', r'/([a-z]+)-\d']
+    make('folder', tmp_path / 'pets', tmp_path, *pattern)
+    csv_file = str(tmp_path / 'folder_all.csv')
+    assert datasets.read(csv_file).cids.tolist() == ['gate', 'yard', 'yard']
+    assert capsys.readouterr().out == f'{csv_file}: 3 images, 2 PIDs, 2 cameras\n'
+
+
+@pytest.mark.parametrize('pattern', [r'_c(\d)', r'_c(\d)?'])
+def test_image_without_a_camera_is_refused(tmp_path, pattern):
+    touch(tmp_path / 'pets', ['cat/1_c1.jpg', 'cat/1_cx.jpg', 'dog/2_cx.jpg'])
+    with pytest.raises(common.InputError) as error:
+        make('folder', tmp_path / 'pets', tmp_path, '--cid_pattern', pattern)
+    assert str(error.value) == (
+        'no camera in the names of 2 of 3 images (first: cat/1_cx.jpg); --cid_pattern '
+        f'{pattern} does not find it there'
+    )
+    assert not list(tmp_path.glob('*.csv'))
+
+
+# --- table -----------------------------------------------------------------------
+
+LIONS = [
+    'image_id,identity,path,split,camera',
+    '1,zoe,z/1.jpg,train,gate',
+    '2,"abe, the old",a/1.jpg,test,gate',
+    '3,zoe,z/0.jpg,train,"yard 2"',
+]
+COLUMNS = ['--pid_column', 'identity', '--fid_column', 'path']
+
+
+def make_table(directory, lines, *flags):
+    """Run the command on a table of these lines, with lions/ for its output."""
+    (directory / 'meta.csv').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    output = ['--output_dir', str(directory / 'lions')]
+    make_csv.main(['table', str(directory / 'meta.csv'), *COLUMNS, *output, *flags])
+
+
+def test_table_becomes_one_csv_per_split_in_its_order(tmp_path, capsys):
+    make_table(tmp_path, LIONS, '--split_column', 'split', '--cid_column', 'camera')
+    train, test = (tmp_path / 'lions' / f'meta_{s}.csv' for s in ('train', 'test'))
+    assert train.read_text() == 'zoe,z/1.jpg,gate\nzoe,z/0.jpg,yard 2\n'
+    assert test.read_text() == '"abe, the old",a/1.jpg,gate\n'
+    assert capsys.readouterr().out.splitlines() == [
+        f'{train}: 2 images, 1 PIDs, 2 cameras',
+        f'{test}: 1 images, 1 PIDs, 1 cameras',
+    ]
+
+
+@pytest.mark.parametrize('delimiter', [',', ';', '\t'])
+def test_table_without_splits_is_one_csv_whatever_separates_fields(tmp_path, delimiter):
+    lines = [
+        delimiter.join([*line.split(',')[1:3], 'x'])
+        for line in (LIONS[i] for i in (0, 1, 3))
+    ]
+    make_table(tmp_path, lines, '--prefix', 'l')
+    assert (tmp_path / 'lions/l_all.csv').read_text() == 'zoe,z/1.jpg\nzoe,z/0.jpg\n'
+
+
+def test_cameras_of_a_table_may_be_in_its_paths(tmp_path):
+    make_table(tmp_path, LIONS, '--cid_pattern', '^(.)/')
+    assert datasets.read(str(tmp_path / 'lions/meta_all.csv')).cids.tolist() == [*'zaz']
+
+
+@pytest.mark.parametrize(
+    'lines, flags, message',
+    [
+        (
+            LIONS,
+            ['--pid_column', 'identiy'],
+            "meta.csv has no column 'identiy' for --pid_column; its first line has "
+            'image_id, identity, path, split, camera; did you mean identity?',
+        ),
+        (
+            ['path,identity,path', 'a,b,c'],
+            [],
+            "meta.csv has more than one column 'path' for --fid_column; its first line "
+            'has path, identity, path',
+        ),
+        ([''], [], "no column 'identity' for --pid_column; its first line has nothing"),
+        (
+            ['identity,path', 'a,b', 'a'],
+            [],
+            'meta.csv: line 3 has 1 field(s); expected those that the header names',
+        ),
+        (
+            [*LIONS, '4,zoe,z/2.jpg,,gate'],
+            ['--split_column', 'split'],
+            'meta.csv: line 5 has an empty field; expected those that the header names',
+        ),
+        (
+            [*LIONS, '4,zoe,z/2.jpg,a/b,gate'],
+            ['--split_column', 'split'],
+            "meta.csv: line 5: 'a/b' is the name of a split, but cannot be part of a "
+            'file name; check --split_column',
+        ),
+        (
+            [*LIONS, '4,leo,z/1.jpg,test,gate', '4,max,z/1.jpg,test,gate'],
+            ['--split_column', 'split'],
+            '1 image(s) with two PIDs (first: z/1.jpg is zoe in line 2 of '
+            '{directory}/meta.csv and leo in line 5 of {directory}/meta.csv); remove '
+            'the wrong rows',
+        ),
+    ],
+)
+def test_table_that_is_not_right_is_refused(tmp_path, lines, flags, message):
+    with pytest.raises(common.InputError) as error:
+        make_table(tmp_path, lines, *flags)
+    assert str(error.value).endswith(message.format(directory=tmp_path))
+    assert not (tmp_path / 'lions').exists()
+
+
+def test_table_warns_of_a_pid_that_means_nobody(tmp_path, capsys):
+    unknown = [f'{i},Unknown,u/{i}.jpg,test,gate' for i in range(3)]
+    make_table(tmp_path, [*LIONS, *unknown])
+    assert capsys.readouterr().err == (
+        "warning: 3 image(s) have the PID 'Unknown', one identity like any other; "
+        'remove their lines if they show several\n'
+    )
+
+
+def test_table_never_replaces_what_it_reads(tmp_path):
+    flags = ['--output_dir', str(tmp_path), '--prefix', 'meta', *COLUMNS]
+    source = tmp_path / 'meta_all.csv'
+    source.write_text('\n'.join(LIONS))
+    with pytest.raises(common.InputError, match='what is read and would be replaced'):
+        make_csv.main(['table', str(source), *flags])
+    assert source.read_text() == '\n'.join(LIONS)
+
+
+def test_images_of_a_table_are_looked_for_where_it_is_said(tmp_path):
+    touch(tmp_path, ['z/1.jpg', 'a/1.jpg'])
+    with pytest.raises(common.MissingFileError, match=r'1 of 3 images .*z/0\.jpg'):
+        make_table(tmp_path, LIONS, '--image_root', str(tmp_path))
+
+
+# --- images that cannot be read ------------------------------------------------------
+
+BROKEN = {  # Why each cannot be read, in TensorFlow's words where it is asked.
+    'cat/0.png': 'the file is empty',
+    'cat/2.jpg': 'Unknown image file format',
+    'dog/1.png': 'Invalid PNG data',
+}
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of eight images, three of which are broken; and a CSV of them."""
+    root = tmp_path / 'pets'
+    fids = [f'{pid}/{i}.{ext}' for pid in ('cat', 'dog') for i, ext in ENDINGS]
+    touch(root, fids)
+    for seed, fid in enumerate(fids):
+        tiny_run.write_noise(root / fid, seed)
+    (root / 'cat/0.png').write_bytes(b'')
+    (root / 'cat/2.jpg').write_text('<html>not found</html>')
+    (root / 'dog/1.png').write_bytes((root / 'dog/1.png').read_bytes()[:100])
+    lines = [f'{fid[:3]},{fid}' for fid in fids]
+    (tmp_path / 'pets.csv').write_text('\n'.join(['who,what', *lines]) + '\n')
+    return root
+
+
+ENDINGS = ((0, 'png'), (1, 'png'), (2, 'jpg'), (3, 'png'))
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ['folder', '{root}'],
+        [
+            *('table', '{root}.csv', '--pid_column', 'who', '--fid_column', 'what'),
+            *('--image_root', '{root}'),
+        ],
+        [
+            *('split', '{root}.csv', '--csv_header', '--val_pids', '1'),
+            *('--excluder', 'diagonal', '--image_root', '{root}'),
+        ],
+    ],
+)
+def test_all_broken_images_are_listed_and_nothing_is_written(pets, capsys, command):
+    argv = [word.format(root=pets) for word in command]
+    output = ['--output_dir', str(pets.parent / 'out'), '--check_images']
+    with pytest.raises(common.InputError) as error:
+        make_csv.main([*argv, *output])
+    listed = capsys.readouterr().err.splitlines()
+    assert sorted(line.partition(': ')[0] for line in listed) == [
+        str(pets / fid) for fid in BROKEN
+    ]
+    for line in listed:
+        filename, _, reason = line.partition(': ')
+        assert reason.startswith(BROKEN[os.path.relpath(filename, pets)])
+    assert re.fullmatch(
+        r'3 of 8 images cannot be read \(first: (\S+, ){2}\S+\); replace them, or '
+        'remove them and their lines in the CSV',
+        str(error.value),
+    )
+    assert not (pets.parent / 'out').exists()
+
+
+# What a suffix stands for, in the words of TensorFlow's error.
+FORMATS = {
+    'BMP': {'.bmp'},
+    'GIF': {'.gif'},
+    'JPEG': {'.jfif', '.jpe', '.jpeg', '.jpg'},
+    'JPEG XL': {'.jxl'},
+    'PNG': {'.png'},
+    'WebP': {'.webp'},
+}
+
+
+def test_every_format_that_is_decoded_is_listed(tmp_path):
+    (tmp_path / 'x.png').write_text('no image')
+    _, reason = images.find_unreadable([str(tmp_path / 'x.png')])
+    (names,) = re.findall('One of (.*) required', reason)
+    assert set(names.split(', ')) == set(FORMATS)
+    assert set.union(*FORMATS.values()) == set(_folders.IMAGE_SUFFIXES)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    # OpenCV writes all of them but JPEG XL.
+    for suffix in set(_folders.IMAGE_SUFFIXES) - {'.jxl'}:
+        as_known = '.jpg' if suffix in FORMATS['JPEG'] else suffix
+        name = tmp_path / 'pets' / 'cat' / f'a{suffix}'
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_bytes(cv2.imencode(as_known, pixels)[1].tobytes())
+    make('folder', tmp_path / 'pets', tmp_path, '--check_images')
+    found = datasets.read(str(tmp_path / 'folder_all.csv')).fids
+    assert len(found) == len(_folders.IMAGE_SUFFIXES) - 1
+
+
+def test_sound_images_pass_the_check(pets, capsys):
+    for fid in BROKEN:
+        (pets / fid).unlink()
+    make('folder', pets, pets.parent, '--check_images')
+    assert capsys.readouterr().err == ''
+    assert len(datasets.read(str(pets.parent / 'folder_all.csv')).fids) == 5
 
 
 # --- split -----------------------------------------------------------------------
@@ -325,9 +668,31 @@ def test_split_refuses_what_cannot_be_and_writes_nothing(train_csv, flags, messa
     assert list(train_csv.parent.iterdir()) == [train_csv]
 
 
+def test_split_writes_beside_what_it_reads(train_csv, monkeypatch):
+    monkeypatch.chdir(train_csv.parent)
+    flags = ['--excluder', 'market1501', '--val_pids', '3']
+    make_csv.main(['split', str(train_csv), *flags])
+    (train_csv.parent / 'deeper').mkdir()
+    train_csv.rename(train_csv.parent / 'deeper' / 'relative.csv')
+    make_csv.main(['split', 'deeper/relative.csv', *flags])
+    for prefix in ('shop_train', 'deeper/relative'):
+        for part in datasets.HOLDOUT_PARTS:
+            assert (train_csv.parent / f'{prefix}_{part}.csv').is_file()
+
+
+def test_split_of_a_known_csv_that_is_missing_tells_how_to_make_it(tmp_path):
+    missing = tmp_path / 'market1501_train.csv'
+    with pytest.raises(common.MissingFileError) as error:
+        split(missing, '--val_pids', '3')
+    assert str(error.value) == (
+        f'{missing} does not exist; make it with: python make_csv.py market1501 '
+        f'DIRECTORY_OF_market1501 --output_dir {tmp_path}'
+    )
+
+
 def test_split_never_replaces_what_it_reads(train_csv):
     source = train_csv.rename(train_csv.parent / 'shop_rest.csv')
-    with pytest.raises(ValueError, match='is the CSV to split and would be replaced'):
+    with pytest.raises(ValueError, match='is what is read and would be replaced'):
         split(source, '--val_pids', '3', '--prefix', 'shop')
 
 

@@ -211,7 +211,7 @@ def test_no_section_stands_twice(page):
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
     parsers += [c.build_parser() for c in (visualize, plot, trinet_embed)]
-    parsers.append(make_csv.build_split_parser())
+    parsers += [make_csv.build_split_parser(), make_csv.build_table_parser()]
     parsers += [visualize.build_curves_parser(), visualize.build_projector_parser()]
     known = {flag for parser in parsers for flag in parser._option_string_actions}
     text = readme_story.read_page(page).replace('--logdir', '')  # TensorBoard's.

@@ -16,7 +16,7 @@ from precision import PRECISION_CHOICES
 from training import checks, devices, optimizers, resuming
 
 # What --resume takes from the command line.
-FREE = (*resuming.FREE_ON_RESUME, 'cache', 'quiet')
+FREE = (*resuming.FREE_ON_RESUME, 'cache', 'check_images', 'quiet')
 
 
 class Flags(typing.NamedTuple):
@@ -416,6 +416,12 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Check flags, data, network and weights, read the first batch, and leave '
         'without training or writing anything.',
+    )
+    bookkeeping.add_argument(
+        '--check_images',
+        action='store_true',
+        help='First decode every image once, those of validation too. If some cannot '
+        'be read, all are listed and there is no run.',
     )
     bookkeeping.add_argument(
         '--checkpoint_frequency',

@@ -31,7 +31,9 @@ FREE_ON_RESUME = (
 )
 
 # Flags of one call, not of the experiment.
-OF_ONE_CALL = ('experiment_root', 'resume', 'dry_run', 'cache', 'quiet')
+OF_ONE_CALL = (
+    *('experiment_root', 'resume', 'dry_run', 'cache', 'check_images', 'quiet'),
+)
 
 # Lists, of which args.json has a text where there is one.
 SEVERAL = ('train_set', 'image_root')
@@ -110,7 +112,7 @@ class StoredParser(common.Parser):
 def to_json(values):
     """Return {flag: value} as args.json has it."""
     return {
-        name: value[0] if name in SEVERAL and len(value) == 1 else value
+        name: value[0] if name in SEVERAL and value and len(value) == 1 else value
         for name, value in values.items()
     }
 

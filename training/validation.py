@@ -110,7 +110,7 @@ class HeldOut:
 
 def read_set(csv_file, image_root, has_header):
     """Return the datasets.Dataset of a CSV whose images are all there."""
-    dataset = datasets.read(csv_file, has_header)
+    dataset = datasets.read(csv_file, has_header, image_root)
     datasets.check_images_exist(csv_file, dataset.fids, image_root, '--val_image_root')
     return dataset
 
