@@ -149,7 +149,7 @@ def add_rerank_flags(parser):
 
 def share(text):
     """argparse type: a number from 0 to 1."""
-    value = float(text)
+    value = common.number(text, float, 'a number from 0 to 1')
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text} given, 0 to 1 expected')
     return value
@@ -204,7 +204,9 @@ def main(argv=None):
     )
     lines = [format_summary(scores['mAP'], scores['CMC']), format_details(scores)]
     if args.single_shot is not None:
-        cmcs = single_shot.single_shot_cmcs(*task, args.single_shot, args.seed)
+        cmcs = single_shot.single_shot_cmcs(
+            *task, args.single_shot, args.seed, args.no_match == 'drop'
+        )
         lines.append(format_single_shot(cmcs))
         scores['single_shot'] = {
             'CMC_mean': cmcs.mean(axis=0).tolist(),

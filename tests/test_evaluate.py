@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+import common
 import evaluate
 import golden_evaluation
 from evaluation import ranking
@@ -435,6 +437,34 @@ def test_random_galleries_are_scored_beside_the_whole(small, tmp_path, capsys):
     )
 
 
+def test_random_galleries_have_no_junk_and_follow_the_rule_of_no_match(
+    tmp_path, capsys
+):
+    # Queries at 0: a has its match at 1; nobody else's is there. Junk is nearest.
+    flags = [
+        '--excluder=market1501',
+        *write_side(
+            tmp_path,
+            'query',
+            ['0001,0001_c1s1_a.jpg', '0002,0002_c1s1_b.jpg'],
+            np.float32([[0], [0]]),
+        ),
+        *write_side(
+            tmp_path,
+            'gallery',
+            ['-1,-1_c2s1_c.jpg', '0001,0001_c2s1_d.jpg', '0003,0003_c2s1_e.jpg'],
+            np.float32([[0.5], [1], [2]]),
+        ),
+        '--single_shot=3',
+        f'--filename={tmp_path / "scores.json"}',
+    ]
+    for rule, cmc in [('original', 0.5), ('zero', 0.5), ('drop', 1)]:
+        evaluate.main([*flags, f'--no_match={rule}'])
+        scores = json.loads((tmp_path / 'scores.json').read_text(encoding='utf-8'))
+        assert scores['single_shot']['CMC_mean'] == [cmc, cmc]
+        assert 'single-shot, 3 galleries of 2 PIDs | top-1: ' in capsys.readouterr().out
+
+
 def test_reranked_scores_are_of_other_distances(tmp_path):
     plain = evaluate_case('market', tmp_path)
     same = evaluate_case('market', tmp_path, '--rerank', '--rerank_lambda=1')
@@ -445,6 +475,29 @@ def test_reranked_scores_are_of_other_distances(tmp_path):
 
 
 # --- bad input -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        *([], ['--rerank'], ['--thresholds'], ['--single_shot=2']),
+        ['--multi_query=mean'],
+    ],
+)
+def test_huge_embeddings_are_refused_whatever_is_computed(more, small, tmp_path):
+    with h5py.File(tmp_path / 'query.h5', 'a') as file:
+        replace_embs(file, np.float64([[1e200, 0], [0, 1e200]]))
+    with pytest.raises(common.InputError, match='float32.*; scale the embeddings down'):
+        evaluate.main([*small, *more])
+
+
+@pytest.mark.parametrize('text', ['x', '2', '-0.1', 'nan', ''])
+def test_weights_of_distances_beyond_0_to_1_are_refused(text, small, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*small, f'--rerank_lambda={text}'])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"--rerank_lambda: '?{text}'? given, .*0 to 1 expected", error)
 
 
 def replace_embs(file, embs):
