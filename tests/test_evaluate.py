@@ -233,6 +233,27 @@ def test_numpy_files_that_are_none_are_named(small, tmp_path):
         evaluate.main([*small, f'--gallery_embeddings={tmp_path / "gallery.npz"}'])
 
 
+@pytest.mark.parametrize(
+    'fids, message',
+    [
+        (
+            ['a', 'b'],
+            r'gallery\.npz has fid of shape \[2\] and type text; expected \[3',
+        ),
+        (
+            [1, 2, 3],
+            r'fid of shape \[3\] and type int64, no text; expected \[3\] texts',
+        ),
+        ([['a'], ['b'], ['c']], r'fid of shape \[3, 1\] and type text'),
+        (np.array([b'a', b'b', b'c']), r'3 of 3 rows .* in the CSV, a was embedded'),
+    ],
+)
+def test_fids_of_numpy_files_are_one_text_for_each_row(fids, message, small, tmp_path):
+    np.savez(tmp_path / 'gallery.npz', emb=np.eye(3, 2), fid=fids)
+    with pytest.raises(common.InputError, match=message):
+        evaluate.main([*small, f'--gallery_embeddings={tmp_path / "gallery.npz"}'])
+
+
 def test_quiet_evaluation_writes_the_file_and_prints_nothing(small, tmp_path, capsys):
     filename = tmp_path / 'scores.json'
     evaluate.main([*small, '--quiet', '--filename', str(filename)])
@@ -525,6 +546,30 @@ HDF5_FAULTS = {
     'no embeddings; expected .* found emb/': lambda file: (
         file.pop('emb'),
         file.create_group('emb'),
+    ),
+    r'fid of shape \[1\] and type text; expected \[2\] texts, .* correct it or': (
+        lambda file: file.create_dataset('fid', data=['q/0001_c1s1_000001_00.jpg'])
+    ),
+    r'fid of shape \[3\] and type text; expected \[2\] texts': (
+        lambda file: file.create_dataset('fid', data=['a', 'b', 'c'])
+    ),
+    r'fid of shape \[2\] and type int64, no text; expected': (
+        lambda file: file.create_dataset('fid', data=[1, 2])
+    ),
+    r'fid of shape \[2, 1\] and type text; expected': (
+        lambda file: file.create_dataset('fid', data=[['a'], ['b']])
+    ),
+    r'fid of shape \[\] and type text; expected': (
+        lambda file: file.create_dataset('fid', data='a')
+    ),
+    r'fid of shape no shape and type int32, no text; expected': (
+        lambda file: file.create_dataset('fid', data=h5py.Empty('i4'))
+    ),
+    r'query\.h5 has a group fid, expected a data set': (
+        lambda file: file.create_group('fid')
+    ),
+    r'2 of 2 rows of .*, \udcff was embedded': (
+        lambda file: file.create_dataset('fid', data=np.array([b'\xff', b'\xfe']))
     ),
     r'1 of 2 rows of .*row 2, q/0002_c1s1_000002_00.jpg in the CSV, q/x.jpg was': (
         lambda file: file.create_dataset(
