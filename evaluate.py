@@ -166,6 +166,8 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.filename is not None:
+        common.check_file_name(args.filename)
     query, gallery = embedding_files.load_pair(
         args.query_dataset,
         args.query_embeddings,

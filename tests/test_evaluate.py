@@ -521,6 +521,20 @@ def test_weights_of_distances_beyond_0_to_1_are_refused(text, small, capsys):
     assert re.search(rf"--rerank_lambda: '?{text}'? given, .*0 to 1 expected", error)
 
 
+def test_a_place_for_no_file_is_refused_before_anything_is_read(tmp_path):
+    flags = ['--excluder=diagonal']
+    for side in ('query', 'gallery'):
+        flags += [f'--{side}_dataset={tmp_path}/none.csv', f'--{side}_embeddings=none']
+    with pytest.raises(common.FileError, match='is a directory, a file name was exp'):
+        evaluate.main([*flags, f'--filename={tmp_path}'])
+    (tmp_path / 'file').touch()
+    with pytest.raises(common.FileError, match='/file is a file, a directory was exp'):
+        evaluate.main([*flags, f'--filename={tmp_path}/file/new/scores.json'])
+    with pytest.raises(common.FileError, match=r'none\.csv does not exist'):
+        evaluate.main([*flags, f'--filename={tmp_path}/new/scores.json'])
+    assert {path.name for path in tmp_path.iterdir()} == {'file'}
+
+
 def replace_embs(file, embs):
     del file['emb']
     file['emb'] = embs
