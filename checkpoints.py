@@ -51,14 +51,8 @@ BEST_RECORD = 'best.json'
 # What a file may hold beyond our variables: the classifier of the pretraining, and
 # what follows from the step or concerns TensorFlow itself.
 UNUSED_PARTS = ('logits', 'Logits')
-UNUSED_NAMES = (
-    STEP_NAME,
-    *SCALE_NAMES.values(),
-    'beta1_power',
-    'beta2_power',
-    'save_counter',
-    '_CHECKPOINTABLE_OBJECT_GRAPH',
-)
+TRAINING_NAMES = (STEP_NAME, *SCALE_NAMES.values(), 'beta1_power', 'beta2_power')
+TENSORFLOW_NAMES = ('save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH')
 
 
 # Where a run keeps what it remembers of its past, beside weights and moments.
@@ -66,17 +60,26 @@ MEMORY_SCOPE = 'memory/'
 
 
 class Report(typing.NamedTuple):
-    """Names of the variables loaded, left random, and in the file but unused."""
+    """Names of variables, each in one list; of TensorFlow's own, in none.
+
+    Attributes:
+        loaded: from the file.
+        random: of the network alone.
+        unused: of the file alone.
+        training: of the file alone, too: the optimizer's, which only training needs.
+    """
 
     loaded: list[str]
     random: list[str]
     unused: list[str]
+    training: Sequence[str] = ()
 
     def __str__(self) -> str:
+        optimizers = f", {len(self.training)} the optimizer's" * bool(self.training)
         return (
             f'{len(self.loaded)} variables loaded, '
             f'{len(self.random)} left random{shorten(self.random)}, '
-            f'{len(self.unused)} in the file unused{shorten(self.unused)}'
+            f'{len(self.unused)} in the file unused{shorten(self.unused)}{optimizers}'
         )
 
 
@@ -164,8 +167,7 @@ def latest(directory: str) -> str:
     Raises:
         FileNotFoundError: there is none, or the index file is damaged.
     """
-    # A damaged index file reads as none, after TensorFlow's log said so.
-    state = tf.train.get_checkpoint_state(directory)
+    state = read_index(directory)
     if state is not None and state.model_checkpoint_path:
         name = os.path.basename(state.model_checkpoint_path)
         if exists(os.path.join(directory, name)):
@@ -175,10 +177,34 @@ def latest(directory: str) -> str:
             'restore it, or let that file name another one (embed.py also takes '
             '--checkpoint)'
         )
+    if os.path.lexists(os.path.join(directory, 'checkpoint')):
+        raise common.MissingFileError(
+            f'{directory}/checkpoint cannot be read; expected the index file that '
+            'train.py writes: restore it (embed.py also takes --checkpoint)'
+        )
     raise common.MissingFileError(
-        f'no checkpoint in {directory}; expected the index file `checkpoint`, whole, '
-        'and the files it names'
+        f'no checkpoint in {directory}; expected the index file `checkpoint` and the '
+        'files it names'
     )
+
+
+def read_index(directory: str) -> Any:
+    """Return what the index file of a directory says, or None if none is readable.
+
+    TensorFlow's own words about a damaged one are dropped.
+    """
+
+    def drop(record: object) -> bool:
+        return False
+
+    logger = tf.get_logger()
+    logger.addFilter(drop)
+    try:
+        return tf.train.get_checkpoint_state(directory)
+    except ValueError:  # It is empty, no text, or names no checkpoint.
+        return None
+    finally:
+        logger.removeFilter(drop)
 
 
 def find(directory: str, name: str | None = None) -> str:
@@ -212,6 +238,7 @@ def restore(
     weights: WeightsFile | WeightsInMemory,
     source: str,
     is_unused_ok: Callable[[str], bool] | None = None,
+    is_stored: bool = False,
 ) -> Report:
     """Give variables the arrays of their names.
 
@@ -223,6 +250,7 @@ def restore(
         source: what to call it in messages.
         is_unused_ok: function of a name; True where the weights may have it without
             a variable to take it, beyond what is_excused knows. Default: nowhere.
+        is_stored: whether args.json says what the network is, and no flag.
 
     Returns:
         Report.
@@ -231,6 +259,8 @@ def restore(
         ValueError: names or shapes differ without an excuse; names the first and
             counts the others.
     """
+    dashes, place = ('', ' in args.json') if is_stored else ('--', '')
+    belongs = f'belongs to this {dashes}model_name and {dashes}head_name{place}'
     shapes = weights.shapes
     loaded = [name for name in variables if name in shapes]
     missing = [name for name in variables if name not in shapes]
@@ -243,33 +273,43 @@ def restore(
     if missing:
         raise common.InputError(
             f'{source} lacks {len(missing)} of the {len(variables)} variables '
-            f'(first: {missing[0]}); check that it belongs to this --model_name and '
-            '--head_name'
+            f'(first: {missing[0]}); check that it {belongs}'
         )
     if foreign:
         raise common.InputError(
             f'{source} has {len(foreign)} variables that the model lacks '
-            f'(first: {foreign[0]}); check that it belongs to this --model_name and '
-            '--head_name'
+            f'(first: {foreign[0]}); check that it {belongs}'
         )
     for name in loaded:
         if shapes[name] != tuple(variables[name].shape):
             raise common.InputError(
                 f'{source} has {name} of shape {shapes[name]}, the model expects '
-                f'{tuple(variables[name].shape)}; check --model_name and '
-                '--embedding_dim'
+                f'{tuple(variables[name].shape)}; check {dashes}model_name and '
+                f'{dashes}embedding_dim{place}'
             )
     arrays = {name: weights.read(name) for name in loaded}
     for name, array in arrays.items():
         variables[name].assign(array)
-    return Report(loaded, [], unused)
+    training = [name for name in unused if is_of_training(name, shapes)]
+    unused = [n for n in unused if n not in training and not is_no_news(n)]
+    return Report(loaded, [], unused, training)
 
 
 def is_excused(name: str, names: Container[str]) -> bool:
     """Say whether a file may hold `name` although no variable takes it."""
     is_classifier = any(part in UNUSED_PARTS for part in name.split('/'))
-    is_memory = name.startswith(MEMORY_SCOPE)
-    return is_slot(name, names) or is_classifier or is_memory or name in UNUSED_NAMES
+    is_known = is_of_training(name, names) or is_no_news(name)
+    return is_classifier or is_known
+
+
+def is_no_news(name: str) -> bool:
+    """Say whether `name` is TensorFlow's own, or what a run remembers of its past."""
+    return name in TENSORFLOW_NAMES or name.startswith(MEMORY_SCOPE)
+
+
+def is_of_training(name: str, names: Container[str]) -> bool:
+    """Say whether `name` is the optimizer's, among the variables `names` of a file."""
+    return is_slot(name, names) or name in TRAINING_NAMES
 
 
 def is_slot(name: str, names: Container[str]) -> bool:
@@ -298,7 +338,8 @@ def load_weights(model: keras.Model, prefix: str) -> Report:
     Raises:
         FileNotFoundError, ValueError: see WeightsFile and restore.
     """
-    return restore(variables_by_name(model), WeightsFile(prefix), prefix)
+    variables = variables_by_name(model)
+    return restore(variables, WeightsFile(prefix), prefix, is_stored=True)
 
 
 def load_body(
@@ -512,7 +553,7 @@ class TrainingState:
         """
         weights = WeightsFile(prefix)
         remembered = {k: v for k, v in self.memory.items() if k in weights.shapes}
-        report = restore(self.variables | remembered, weights, prefix)
+        report = restore(self.variables | remembered, weights, prefix, is_stored=True)
         return report._replace(
             loaded=[name for name in report.loaded if name not in remembered]
         )

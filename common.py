@@ -504,6 +504,25 @@ def write_json(filename: str, content: object) -> None:
         pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
 
 
+def check_file_name(filename: str) -> None:
+    """Raise FileError if complete_file could write no file of that name.
+
+    For before the work, which would be lost.
+    """
+    if os.path.isdir(filename):
+        raise FileError(f'{filename} is a directory, a file name was expected')
+    existing = os.path.dirname(os.path.abspath(filename))
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise FileError(f'{existing} is a file, a directory was expected')
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FileError(
+            f'{filename} cannot be written: no permission in {existing}; choose '
+            'another place'
+        )
+
+
 def read_args(experiment_root: str) -> dict[str, Any]:
     """Return the flags stored in `experiment_root`/args.json as a dict.
 

@@ -319,7 +319,11 @@ def check_labels(
 
 
 def check_images_exist(
-    csv_file: str, fids: np.ndarray, image_root: str, flag: str = '--image_root'
+    csv_file: str,
+    fids: np.ndarray,
+    image_root: str,
+    flag: str = '--image_root',
+    first_row: int = 0,
 ) -> None:
     """Raise FileNotFoundError with count and first three paths of missing images.
 
@@ -328,11 +332,11 @@ def check_images_exist(
         fids: [N] of str.
         image_root: directory they are relative to.
         flag: that named the directory.
+        first_row: number of rows in the CSV before these.
     """
     missing = find_missing(fids, image_root)
-    if len(missing) == 1 < len(fids) and missing[0] == os.path.join(
-        image_root, fids[0]
-    ):
+    is_first = not first_row and missing[:1] == [os.path.join(image_root, fids[0])]
+    if len(missing) == 1 < len(fids) and is_first:
         raise common.MissingFileError(
             f'{missing[0]}, named in the first line of {csv_file}, does not exist, all '
             'others do; if that line is a heading, add --csv_header'

@@ -10,6 +10,7 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 --shard, and --merge joins the parts.
 """
 
+import json
 import os
 import pathlib
 import typing
@@ -109,9 +110,9 @@ def add_output_flags(parser):
     output.add_argument(
         '--filename',
         type=common.path,
-        help='The HDF5 file to write. Default: the name of the dataset with '
-        '_embeddings.h5, in the experiment root. An existing file is replaced once '
-        'the new one is complete.',
+        help='The HDF5 file to write; relative to the experiment root, not to the '
+        'current directory. Default: the name of the dataset with _embeddings.h5. An '
+        'existing file is replaced once the new one is complete.',
     )
     output.add_argument(
         '--shard',
@@ -151,9 +152,9 @@ def parse_args(argv):
             '--merge joins what --shard has computed; give one of the two, the parts '
             'first'
         )
-    if args.filename is None:
-        name = pathlib.Path(args.dataset).stem + '_embeddings.h5'
-        args.filename = os.path.join(args.experiment_root, name)
+    name = args.filename or pathlib.Path(args.dataset).stem + '_embeddings.h5'
+    # An absolute name stays what it is.
+    args.filename = os.path.join(args.experiment_root, name)
     return args, variants
 
 
@@ -172,6 +173,11 @@ def choose_image_root(image_root, experiment_root):
         raise common.InputError(
             f'{experiment_root}/args.json has no image_root; give --image_root'
         )
+    if not are_texts(image_root):
+        raise common.InputError(
+            f'{experiment_root}/args.json: image_root is {json.dumps(image_root)}, '
+            'expected a directory; give --image_root'
+        )
     if isinstance(image_root, list):
         raise common.InputError(
             f'{experiment_root}/args.json has several image_root '
@@ -179,6 +185,38 @@ def choose_image_root(image_root, experiment_root):
             'belongs to'
         )
     return image_root
+
+
+def are_texts(value):
+    """Say whether a value of args.json is a text, or a list of them."""
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
+
+
+def describe_scale(crop, trained_on_crops, trained):
+    """Return what to say if things are of another size than in training, else None.
+
+    Args:
+        crop: one of images.CROP_CHOICES, or None: images are resized to the net input.
+        trained_on_crops: crop_augment of the training run; None: not known.
+        trained: an embedder.TrainedNet.
+    """
+    has_crops = crop is not None
+    if trained_on_crops in (None, has_crops) or (
+        trained.pre_crop_size == trained.net_size
+    ):
+        return None
+    net, whole = ('{}x{}'.format(*s) for s in (trained.net_size, trained.pre_crop_size))
+    if trained_on_crops:
+        return (
+            f'the training saw crops of {net} pixels out of {whole} (crop_augment in '
+            f'args.json), but without --crop_augment the whole image is shrunk to '
+            f'{net}; consider --crop_augment center or five'
+        )
+    return (
+        f'the training saw whole images of {net} pixels (crop_augment is false), '
+        f'but --crop_augment {crop} enlarges them to {whole}; consider leaving it out'
+    )
 
 
 class Output(typing.NamedTuple):
@@ -243,8 +281,6 @@ def main(argv=None):
     if not args.merge:
         image_root = choose_image_root(args.image_root, args.experiment_root)
     dataset = datasets.read(args.dataset, args.csv_header, image_root)
-    if image_root is not None:
-        datasets.check_images_exist(args.dataset, dataset.fids, image_root)
     image_size = trained.image_size(args.crop_augment)
     output = Output(
         args.filename,
@@ -255,15 +291,24 @@ def main(argv=None):
     )
     logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
+        common.check_file_name(args.filename)
         merge(output, dataset)
         logger.info(f'{args.filename}: {len(dataset.fids)} embeddings; the parts stay')
         return
 
-    filename = args.filename
+    filename, rows = args.filename, range(len(dataset.fids))
     if args.shard is not None:
         rows = shards.rows_of(args.shard, len(dataset.fids), args.batch_size)
         dataset = dataset.select(slice(rows.start, rows.stop))
         filename = shards.name_of(filename, args.shard)
+    datasets.check_images_exist(
+        args.dataset, dataset.fids, image_root, first_row=rows.start
+    )
+    common.check_file_name(filename)
+    stored = common.read_args(args.experiment_root)
+    warning = describe_scale(args.crop_augment, stored.get('crop_augment'), trained)
+    if warning is not None:
+        logger.warning(f'warning: {warning}')
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
     precision = args.precision or trained.precision

@@ -166,15 +166,18 @@ def open_numpy(filename: str) -> tuple[Any, Names | None]:
             f'{filename} has no embeddings; expected one array emb of shape [N, D], '
             f'found {found or "nothing"}'
         )
-    fids = arrays.get('fid')
-    return arrays[names[0]], None if fids is None else [str(fid) for fid in fids]
+    embs, fids = arrays[names[0]], arrays.get('fid')
+    if fids is None:
+        return embs, None
+    check_names(fids, fids.dtype.kind in 'SU', len(embs), filename)
+    return embs, [decode(fid) for fid in fids.tolist()]
 
 
 def open_hdf5(filename: str) -> tuple[Any, Names | None]:
     """Open the embeddings of an HDF5 file; see open_embeddings."""
     try:
         file = h5py.File(filename, 'r')
-        embs = next((file[name] for name in NAMES if name in file), None)
+        embs: Any = next((file[name] for name in NAMES if name in file), None)
         if not is_embedding_matrix(embs):
             with file:
                 raise common.InputError(
@@ -182,12 +185,52 @@ def open_hdf5(filename: str) -> tuple[Any, Names | None]:
                     f'shape [N, D], found {describe_datasets(file)}'
                 )
         # The file is closed once nobody holds the data set any more.
-        return embs, file['fid'].asstr()[:] if 'fid' in file else None
+        fids = None
+        if 'fid' in file:
+            fids = read_fids(file['fid'], len(embs), filename)
+        return embs, fids
     except OSError as error:
         raise common.InputError(
             f'{filename} is not a complete HDF5 file; expected what embed.py writes '
             f'({error})'
         ) from error
+
+
+def read_fids(fids: Any, num_rows: int, filename: str) -> list[str]:
+    """Return the fids in an HDF5 file, list [N] of str.
+
+    Args:
+        fids: what the file has under that name.
+        num_rows: N.
+        filename: for the message.
+
+    Raises:
+        InputError: they are no N texts.
+    """
+    if not isinstance(fids, h5py.Dataset):
+        raise common.InputError(f'{filename} has a group fid, expected a data set')
+    is_text = h5py.check_string_dtype(fids.dtype) is not None
+    check_names(fids, is_text, num_rows, filename)
+    return [decode(fid) for fid in fids[:]]
+
+
+def check_names(fids: Any, is_text: bool, num_rows: int, filename: str) -> None:
+    """Raise InputError unless `fid` of a file has one text for each embedding."""
+    if not is_text or fids.shape != (num_rows,):
+        shape = 'no shape' if fids.shape is None else list(fids.shape)
+        kind = 'text' if is_text else f'{fids.dtype}, no text'
+        raise common.InputError(
+            f'{filename} has fid of shape {shape} and type {kind}; expected '
+            f'[{num_rows}] texts, the file name of each embedding; correct it or leave '
+            'it out'
+        )
+
+
+def decode(name: str | bytes) -> str:
+    """Return a name as text; one that is not UTF-8 keeps its bytes, see encode."""
+    if isinstance(name, bytes):
+        return name.decode('utf-8', 'surrogateescape')
+    return name
 
 
 def is_embedding_matrix(dataset: Any) -> bool:

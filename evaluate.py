@@ -108,6 +108,8 @@ def parse_args(argv):
 
 def main(argv=None):
     args = parse_args(argv)
+    if args.filename is not None:
+        common.check_file_name(args.filename)
     query, gallery, task = flags.load(args, streams_gallery=True)
     ranks = ranking.rank(*task)
     report_unmatched(ranks, query.fids, args.no_match)
@@ -116,7 +118,9 @@ def main(argv=None):
     )
     lines = [format_summary(scores['mAP'], scores['CMC']), format_details(scores)]
     if args.single_shot is not None:
-        cmcs = single_shot.single_shot_cmcs(*task, args.single_shot, args.seed)
+        cmcs = single_shot.single_shot_cmcs(
+            *task, args.single_shot, args.seed, args.no_match == 'drop'
+        )
         lines.append(format_single_shot(cmcs))
         scores['single_shot'] = {
             'CMC_mean': cmcs.mean(axis=0).tolist(),

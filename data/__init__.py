@@ -36,7 +36,7 @@ LAYOUT_CHOICES = tuple(
 CSV_PREFIXES = {'duke': 'dukeMTMC'}
 
 # What follows it before the split, as a regular expression, where anything does.
-KINDS = {'cuhk03': '_[a-z0-9_]+'}
+KINDS = {'cuhk03': '_[a-z0-9_]+', 'cuhk03_classic': '_[a-z0-9_]+'}
 
 
 def csv_prefix(layout):
@@ -46,7 +46,7 @@ def csv_prefix(layout):
 
 def find_layout(stem):
     """Return the layout that a CSV's name, such as market1501_train, is of, or None."""
-    for layout in LAYOUT_CHOICES:
+    for layout in reversed(LAYOUT_CHOICES):  # cuhk03_classic before cuhk03.
         start = csv_prefix(layout) + KINDS.get(layout, '')
         if layout != 'folder' and re.fullmatch(f'{start}_(train|query|test)', stem):
             return layout

@@ -31,6 +31,10 @@ FREE_FLAGS = {
     'quiet',
 }
 
+# What files raise that are no parts: no HDF5, damaged, or with members and attributes
+# that are missing or of another kind.
+NOT_A_PART = (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+
 # Name of the attribute that only parts have.
 ORIGIN = 'shard'
 
@@ -189,10 +193,10 @@ def check(filenames, args, fids, shape):
         )
         first = first or header
         for name, value in header.origin.items():
-            if value != first.origin[name]:
+            if value != first.origin.get(name):
                 raise common.InputError(
                     f'{filename} and {filenames[0]} differ in {name} ({value} and '
-                    f'{first.origin[name]}); embed all parts alike'
+                    f'{first.origin.get(name)}); embed all parts alike'
                 )
     return first.attributes
 
@@ -232,18 +236,19 @@ def read_header(filename, part, has_variants):
         with h5py.File(filename) as file:
             attributes = {name: str(value) for name, value in file.attrs.items()}
             origin = json.loads(attributes.pop(ORIGIN))
+            shape = file['emb_aug' if has_variants else 'emb'].shape
             return Header(
                 Shard(origin.pop('index'), origin.pop('count')),
-                json.loads(attributes.pop('args')),
+                dict(json.loads(attributes.pop('args'))),
                 # The directory may be another one on another machine.
                 {'checkpoint': os.path.basename(attributes['checkpoint'])}
                 | {'versions': attributes['versions']}
                 | origin,
                 attributes,
-                file['emb_aug' if has_variants else 'emb'].shape,
-                file['fid'].asstr()[:],
+                shape,
+                embedding_files.read_fids(file['fid'], shape[-2], filename),
             )
-    except (OSError, KeyError, ValueError) as error:
+    except NOT_A_PART as error:
         raise common.InputError(
             f'{filename} is not a complete file of embed.py --shard ({error}); compute '
             f'it again with --shard {part}'

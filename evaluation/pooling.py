@@ -6,6 +6,8 @@ pooled = pool(embs, codes, 'mean')    # [number of different keys, D]
 
 import numpy as np
 
+import common
+
 POOL_CHOICES = ('mean', 'max')
 
 # Numbers read at once; bounds the memory, whatever the number of frames.
@@ -37,6 +39,9 @@ def pool(embs, codes, how):
 
     Returns:
         float32 [T, D], computed in float64.
+
+    Raises:
+        InputError: they are too large or too small for float32.
     """
     reduce, start = {'mean': (np.add, 0.0), 'max': (np.maximum, -np.inf)}[how]
     pooled = np.full((codes.max() + 1, embs.shape[1]), start)
@@ -45,7 +50,22 @@ def pool(embs, codes, how):
         block = np.asarray(embs[first : first + size], np.float64)
         order = np.argsort(codes[first : first + size], kind='stable')
         groups, starts = np.unique(codes[first : first + size][order], True)
-        pooled[groups] = reduce(pooled[groups], reduce.reduceat(block[order], starts))
+        with np.errstate(over='ignore'):  # round_to_float32 refuses the infinity.
+            pooled[groups] = reduce(
+                pooled[groups], reduce.reduceat(block[order], starts)
+            )
     if how == 'mean':
         pooled /= np.bincount(codes)[:, None]
-    return pooled.astype(np.float32)
+    return round_to_float32(pooled)
+
+
+def round_to_float32(embs):
+    """Return float64 [T, D] as float32; see pool for what it raises."""
+    largest, limits = np.abs(embs).max(), np.finfo(np.float32)
+    if largest > limits.max or 0 < largest < limits.tiny:
+        raise common.InputError(
+            f'pooled embeddings reach {largest:.2g}, float32 holds {limits.tiny:.2g} '
+            f'to {limits.max:.2g}; scale the embeddings '
+            + ('down' if largest > 1 else 'up')
+        )
+    return embs.astype(np.float32)

@@ -37,6 +37,9 @@ MAX_BLOCK_NUMBERS = 2**23
 # distance: at 1e-8 its relative error is 2^-52 / 1e-8, still under float32's 2^-24.
 CANCELLATION = 1e-8
 
+# What distances are rounded to. Smaller ones have fewer digits, or are 0.
+SMALLEST, LARGEST = map(float, (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
 
 # --- distances -------------------------------------------------------------------
 
@@ -130,21 +133,41 @@ def compute_distances(query_embs, gallery_embs, metric):
         float32 [Q, G]: computed in float64 and rounded, see the top of this file.
 
     Raises:
-        ValueError: a distance is too large for float32.
+        InputError: a distance is too large for float32.
     """
     query_embs = np.asarray(query_embs, np.float64)
     dists = np.empty((len(query_embs), len(gallery_embs)), np.float32)
-    try:
-        with np.errstate(over='raise'):
-            for start in range(0, len(gallery_embs), GALLERY_CHUNK):
-                cols = slice(start, start + GALLERY_CHUNK)
-                chunk = np.asarray(gallery_embs[cols], np.float64)
-                dists[:, cols] = METRICS[metric](query_embs, chunk)
-    except FloatingPointError as error:
-        raise common.InputError(
-            f'a {metric} distance exceeds float32 (3.4e38); scale the embeddings down'
-        ) from error
+    for start in range(0, len(gallery_embs), GALLERY_CHUNK):
+        cols = slice(start, start + GALLERY_CHUNK)
+        chunk = np.asarray(gallery_embs[cols], np.float64)
+        # Not every product tells of its overflow.
+        with np.errstate(over='ignore', invalid='ignore'):
+            dists[:, cols] = METRICS[metric](query_embs, chunk)
+        # So that NaN fails, which a maximum passes on.
+        if not dists[:, cols].max(initial=0) <= LARGEST:
+            raise common.InputError(
+                f'a {metric} distance exceeds float32 ({LARGEST:.2g}); scale the '
+                'embeddings down'
+            )
     return dists
+
+
+def check_not_tiny(embs, metric):
+    """Raise InputError if float32 holds no distances of so small embeddings.
+
+    They would be rounded to 0, and all images tied.
+
+    Args:
+        embs: [N, D], of which at least one should be large enough; or all are zeros.
+        metric: one of METRIC_CHOICES.
+    """
+    scale = float(np.abs(np.asarray(embs, np.float64)).max(initial=0))
+    expected = scale * scale if metric == 'sqeuclidean' else scale
+    if metric != 'cosine' and scale and expected < SMALLEST:
+        raise common.InputError(
+            f'{metric} distances of embeddings up to {scale:.2g} are too small for '
+            f'float32 ({SMALLEST:.2g}); scale the embeddings up'
+        )
 
 
 class EmbeddingDistances:
@@ -157,9 +180,13 @@ class EmbeddingDistances:
         metric: one of METRIC_CHOICES.
         batch_size: queries per block, at most. It bounds memory; at most the last bit
             of a distance depends on it.
+
+    Raises:
+        InputError: all queries are so small that distances might be rounded to 0.
     """
 
     def __init__(self, query_embs, gallery_embs, metric='euclidean', batch_size=256):
+        check_not_tiny(query_embs, metric)
         self.query_embs, self.gallery_embs = query_embs, gallery_embs
         self.metric, self.batch_size = metric, batch_size
         self.shape = len(query_embs), len(gallery_embs)

@@ -61,6 +61,7 @@ class RerankedDistances:
         self._metric = 'sqeuclidean' if metric == 'euclidean' else metric
         self._batch_size, self._weight = batch_size, weight
         self._embs = np.concatenate([query_embs, gallery_embs])  # [n, D]
+        ranking.check_not_tiny(self._embs, self._metric)
         neighbours, self._largest = find_neighbours(
             self._embs, max(k1 + 1, k2), self._metric, batch_size
         )

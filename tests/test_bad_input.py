@@ -108,7 +108,7 @@ def test_embed_reports_a_checkpoint_that_does_not_fit_in_one_line(data):
     assert process.returncode == 1
     (error,) = process.stderr.splitlines()
     assert error.startswith(f'embed.py: error: {data}/exp/checkpoint-1 lacks ')
-    assert error.endswith('belongs to this --model_name and --head_name')
+    assert error.endswith('belongs to this model_name and head_name in args.json')
     assert not list((data / 'exp').glob('*.h5'))
 
 

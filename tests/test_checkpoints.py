@@ -88,9 +88,9 @@ def test_run_of_the_original_goes_on_with_its_adam_moments(tmp_path):
     assert report.unused == [
         'MobilenetV1/Logits/Conv2d_1c_1x1/biases',
         'MobilenetV1/Logits/Conv2d_1c_1x1/weights',
-        'beta1_power',
-        'beta2_power',
     ]
+    # The run goes on with all other variables of its optimizer.
+    assert report.training == ['beta1_power', 'beta2_power']
     assert state.step == 25
     assert sum(name.endswith('/Adam_1') for name in report.loaded) == 86
     for name in set(state.variables) - {'global_step'}:
@@ -118,9 +118,22 @@ def test_latest_says_what_is_missing(saved, tmp_path):
     (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "checkpoint-9"\n')
     with pytest.raises(FileNotFoundError, match='names checkpoint-9, which is not'):
         checkpoints.latest(str(tmp_path))
-    (tmp_path / 'checkpoint').write_text('garbage')
-    with pytest.raises(FileNotFoundError, match='the index file `checkpoint`, whole'):
+
+
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'garbage', b'\xff\x00', b'all_model_checkpoint_paths: "checkpoint-9"', None],
+)
+def test_index_that_is_none_is_named_in_our_words_alone(tmp_path, content, capfd):
+    if content is None:
+        (tmp_path / 'checkpoint').mkdir()
+    else:
+        (tmp_path / 'checkpoint').write_bytes(content)
+    with pytest.raises(
+        FileNotFoundError, match=r'/checkpoint cannot be read; .* restore it \(embed'
+    ):
         checkpoints.latest(str(tmp_path))
+    assert capfd.readouterr().err == ''
 
 
 def test_body_loads_from_a_one_file_checkpoint_and_the_head_stays_random(tmp_path):
@@ -143,7 +156,8 @@ def test_body_loads_from_a_one_file_checkpoint_and_the_head_stays_random(tmp_pat
     report = checkpoints.load_body(network, weights, 'slim.ckpt')
     assert sorted(report.loaded) == sorted(arrays)
     assert report.random == ['emb/biases', 'emb/weights']
-    assert report.unused == sorted(extra)
+    assert report.unused == [f'{scope}/Logits/Conv2d_1c_1x1/biases', 'mean_rgb']
+    assert report.training == [f'{scope}/Conv2d_0/weights/RMSProp', 'global_step']
     for variable in network.variables:
         expected = arrays.get(variable.path, before[variable.path])
         np.testing.assert_array_equal(variable, expected)
@@ -163,6 +177,18 @@ def test_report_counts_and_names():
     assert str(report) == (
         '5 variables loaded, 2 left random (b, c), 4 in the file unused (d, e, f, ...)'
     )
+    report = report._replace(unused=[], training=['a/Adam', 'a/Adam_1', 'global_step'])
+    assert str(report).endswith(", 0 in the file unused, 3 the optimizer's")
+
+
+def test_moments_of_a_run_are_not_unused_and_its_own_restores_use_them(saved, tmp_path):
+    directory, _ = saved
+    network, state = make_state(tmp_path)
+    report = checkpoints.load_weights(network, str(directory / 'checkpoint-3'))
+    # Adam has two moments of each, and there is the step.
+    assert (len(report.loaded), report.unused) == (len(network.variables), [])
+    assert len(report.training) == 2 * len(network.trainable_variables) + 1
+    assert state.load(str(directory / 'checkpoint-3')).training == []
 
 
 @pytest.mark.parametrize(
@@ -181,8 +207,10 @@ def test_unexplained_mismatch_is_an_error_and_assigns_nothing(arrays, message):
     weights = checkpoints.WeightsInMemory(
         {name: np.float32(value) for name, value in arrays.items()}
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f'{message}; check .*--model_name'):
         checkpoints.restore(variables, weights, 'x')
+    with pytest.raises(ValueError, match=f'{message}; check [^-]* in args.json$'):
+        checkpoints.restore(variables, weights, 'x', is_stored=True)
     np.testing.assert_array_equal(variables['b'], [5])
     np.testing.assert_array_equal(variables['w'], [6, 7])
 

@@ -1,6 +1,7 @@
 """embed.py against the HDF5 files that the original wrote."""
 
 import json
+import re
 import shutil
 
 import h5py
@@ -9,12 +10,16 @@ import pytest
 import tensorflow as tf
 
 import checkpoints
+import common
 import embed
 import embedder
 import embedding_files
 import golden_recipe
 import model
 import nets._resnet
+import run_files
+import tiny_run
+from embedding import shards
 
 LAYOUT = golden_recipe.load_json('embed_layout.json')
 NETS = sorted(LAYOUT)
@@ -85,6 +90,124 @@ def test_default_file_stands_in_the_experiment_root(experiments, tmp_path):
     dataset = golden_recipe.GOLDEN / 'embed_dataset.csv'
     embed.main(['--experiment_root', str(root), '--dataset', str(dataset)])
     assert (root / 'embed_dataset_embeddings.h5').is_file()
+
+
+@pytest.fixture
+def small_run(tmp_path, monkeypatch):
+    """Return a directory with a run `root` and the 4 images of its `train.csv`."""
+    tiny_run.shrink_net(monkeypatch)
+    tiny_run.write_dataset(tmp_path, (2, 2))
+    tiny_run.start(tmp_path, tmp_path / 'root', '--train_iterations', '1')
+    return tmp_path
+
+
+def embed_small(directory, *flags):
+    embed.main(
+        [
+            *('--experiment_root', str(directory / 'root'), '--quiet'),
+            *('--dataset', str(directory / 'train.csv'), *flags),
+        ]
+    )
+
+
+def test_file_is_relative_to_the_experiment_root(small_run, monkeypatch):
+    root, here = small_run / 'root', small_run / 'here'
+    here.mkdir()
+    monkeypatch.chdir(here)
+    embed_small(small_run, '--filename', 'ten.h5')
+    embed_small(small_run, '--filename', 'new/ten.h5')
+    embed_small(small_run, '--filename', str(small_run / 'absolute.h5'))
+    monkeypatch.setenv('HOME', str(small_run))
+    embed_small(small_run, '--filename', '~/home.h5')
+    parts = ('--filename', 'ten.h5', '--batch_size', '2')
+    for index in '12':
+        embed_small(small_run, *parts, '--shard', f'{index}/2')
+    before = (root / 'ten.h5').read_bytes()
+    embed_small(small_run, *parts, '--merge')
+    assert not list(here.iterdir())
+    assert {file.name for file in small_run.glob('*.h5')} == {'absolute.h5', 'home.h5'}
+    assert {str(file.relative_to(root)) for file in root.rglob('*.h5')} == {
+        *('ten.h5', 'new/ten.h5', 'ten.shard-1-of-2.h5', 'ten.shard-2-of-2.h5')
+    }
+    # It was replaced: the arguments that it names have another batch size.
+    assert (root / 'ten.h5').read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    'more, message',
+    [
+        (['--filename', '.'], r'/root/\. is a directory, a file name was expected$'),
+        (['--filename', 'args.json/x.h5'], r'args\.json is a file, a directory was'),
+    ],
+)
+def test_file_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    small_run, monkeypatch, more, message
+):
+    for module, name in ((checkpoints, 'find'), (shards, 'find')):
+        monkeypatch.setattr(module, name, None)
+    for mode in ([], ['--merge']):
+        with pytest.raises(common.FileError, match=message):
+            embed_small(small_run, *more, *mode)
+
+
+def test_part_needs_its_own_images_alone(small_run):
+    for name in ('1_0.png', '1_1.png'):  # The second half.
+        (small_run / name).rename(small_run / f'{name}.away')
+    flags = ('--batch_size', '2', '--shard')
+    embed_small(small_run, *flags, '1/2')
+    assert (small_run / 'root' / 'train_embeddings.shard-1-of-2.h5').is_file()
+    with pytest.raises(FileNotFoundError, match=r'2 of 2 images in .*\(first: .*1_0'):
+        embed_small(small_run, *flags, '2/2')
+    (small_run / '1_1.png.away').rename(small_run / '1_1.png')
+    # The first row of a part is no heading.
+    with pytest.raises(FileNotFoundError, match='1 of 2 images in .* are missing'):
+        embed_small(small_run, *flags, '2/2')
+
+
+def trained_net(pre_crop):
+    return embedder.TrainedNet('lunet', 'direct', 8, 64, 32, *pre_crop)
+
+
+@pytest.mark.parametrize(
+    'trained_on_crops, crop, message',
+    [
+        (True, None, 'crops of 64x32 pixels out of 72x36 .* --crop_augment center or'),
+        (True, 'center', None),
+        (True, 'five', None),
+        (True, 'avgpool', None),  # In the size that they were cut from.
+        (False, None, None),
+        (
+            False,
+            'center',
+            '--crop_augment center enlarges them to 72x36; .* leaving it',
+        ),
+        (False, 'avgpool', '--crop_augment avgpool enlarges them to 72x36'),
+        (None, None, None),
+        (None, 'five', None),
+    ],
+)
+def test_other_scale_than_in_training_is_told(trained_on_crops, crop, message):
+    told = embed.describe_scale(crop, trained_on_crops, trained_net((72, 36)))
+    assert (told is None) == (message is None)
+    assert message is None or re.search(message, told)
+    # Crops of an image's own size are the image.
+    same = trained_net((64, 32))
+    assert embed.describe_scale(crop, trained_on_crops, same) is None
+
+
+def test_other_scale_is_a_warning_that_quiet_does_not_hide(small_run, capsys):
+    run_files.change_args(small_run / 'root', crop_augment=True, pre_crop_height=40)
+    embed_small(small_run)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('warning: the training saw crops of 32x16 pixels out of 40x')
+
+
+@pytest.mark.parametrize('value', [5, True, {}, [5], ['/a', None]])
+def test_image_root_that_is_no_text_is_named(tmp_path, value):
+    (tmp_path / 'args.json').write_text(json.dumps({'image_root': value}))
+    message = re.escape(f'args.json: image_root is {json.dumps(value)}, expected')
+    with pytest.raises(common.InputError, match=message):
+        embed.choose_image_root(None, str(tmp_path))
 
 
 @pytest.mark.parametrize(

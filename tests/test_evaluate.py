@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -229,6 +230,27 @@ def test_numpy_files_that_are_none_are_named(small, tmp_path):
         evaluate.main([*small, f'--gallery_embeddings={tmp_path / "two.npz"}'])
     np.savez(filename.with_suffix('.npz'), emb=np.eye(3, 2), fid=['a', 'b', 'c'])
     with pytest.raises(ValueError, match='3 of 3 rows .*are different images'):
+        evaluate.main([*small, f'--gallery_embeddings={tmp_path / "gallery.npz"}'])
+
+
+@pytest.mark.parametrize(
+    'fids, message',
+    [
+        (
+            ['a', 'b'],
+            r'gallery\.npz has fid of shape \[2\] and type text; expected \[3',
+        ),
+        (
+            [1, 2, 3],
+            r'fid of shape \[3\] and type int64, no text; expected \[3\] texts',
+        ),
+        ([['a'], ['b'], ['c']], r'fid of shape \[3, 1\] and type text'),
+        (np.array([b'a', b'b', b'c']), r'3 of 3 rows .* in the CSV, a was embedded'),
+    ],
+)
+def test_fids_of_numpy_files_are_one_text_for_each_row(fids, message, small, tmp_path):
+    np.savez(tmp_path / 'gallery.npz', emb=np.eye(3, 2), fid=fids)
+    with pytest.raises(common.InputError, match=message):
         evaluate.main([*small, f'--gallery_embeddings={tmp_path / "gallery.npz"}'])
 
 
@@ -479,6 +501,34 @@ def test_random_galleries_are_scored_beside_the_whole(small, tmp_path, capsys):
     )
 
 
+def test_random_galleries_have_no_junk_and_follow_the_rule_of_no_match(
+    tmp_path, capsys
+):
+    # Queries at 0: a has its match at 1; nobody else's is there. Junk is nearest.
+    flags = [
+        '--excluder=market1501',
+        *write_side(
+            tmp_path,
+            'query',
+            ['0001,0001_c1s1_a.jpg', '0002,0002_c1s1_b.jpg'],
+            np.float32([[0], [0]]),
+        ),
+        *write_side(
+            tmp_path,
+            'gallery',
+            ['-1,-1_c2s1_c.jpg', '0001,0001_c2s1_d.jpg', '0003,0003_c2s1_e.jpg'],
+            np.float32([[0.5], [1], [2]]),
+        ),
+        '--single_shot=3',
+        f'--filename={tmp_path / "scores.json"}',
+    ]
+    for rule, cmc in [('original', 0.5), ('zero', 0.5), ('drop', 1)]:
+        evaluate.main([*flags, f'--no_match={rule}'])
+        scores = json.loads((tmp_path / 'scores.json').read_text(encoding='utf-8'))
+        assert scores['single_shot']['CMC_mean'] == [cmc, cmc]
+        assert 'single-shot, 3 galleries of 2 PIDs | top-1: ' in capsys.readouterr().out
+
+
 def test_reranked_scores_are_of_other_distances(tmp_path):
     plain = evaluate_case('market', tmp_path)
     same = evaluate_case('market', tmp_path, '--rerank', '--rerank_lambda=1')
@@ -489,6 +539,43 @@ def test_reranked_scores_are_of_other_distances(tmp_path):
 
 
 # --- bad input -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'more',
+    [
+        *([], ['--rerank'], ['--thresholds'], ['--single_shot=2']),
+        ['--multi_query=mean'],
+    ],
+)
+def test_huge_embeddings_are_refused_whatever_is_computed(more, small, tmp_path):
+    with h5py.File(tmp_path / 'query.h5', 'a') as file:
+        replace_embs(file, np.float64([[1e200, 0], [0, 1e200]]))
+    with pytest.raises(common.InputError, match='float32.*; scale the embeddings down'):
+        evaluate.main([*small, *more])
+
+
+@pytest.mark.parametrize('text', ['x', '2', '-0.1', 'nan', ''])
+def test_weights_of_distances_beyond_0_to_1_are_refused(text, small, capsys):
+    with pytest.raises(SystemExit) as stop:
+        evaluate.main([*small, f'--rerank_lambda={text}'])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(rf"--rerank_lambda: '?{text}'? given, .*0 to 1 expected", error)
+
+
+def test_a_place_for_no_file_is_refused_before_anything_is_read(tmp_path):
+    flags = ['--excluder=diagonal']
+    for side in ('query', 'gallery'):
+        flags += [f'--{side}_dataset={tmp_path}/none.csv', f'--{side}_embeddings=none']
+    with pytest.raises(common.FileError, match='is a directory, a file name was exp'):
+        evaluate.main([*flags, f'--filename={tmp_path}'])
+    (tmp_path / 'file').touch()
+    with pytest.raises(common.FileError, match='/file is a file, a directory was exp'):
+        evaluate.main([*flags, f'--filename={tmp_path}/file/new/scores.json'])
+    with pytest.raises(common.FileError, match=r'none\.csv does not exist'):
+        evaluate.main([*flags, f'--filename={tmp_path}/new/scores.json'])
+    assert {path.name for path in tmp_path.iterdir()} == {'file'}
 
 
 def replace_embs(file, embs):
@@ -516,6 +603,30 @@ HDF5_FAULTS = {
     'no embeddings; expected .* found emb/': lambda file: (
         file.pop('emb'),
         file.create_group('emb'),
+    ),
+    r'fid of shape \[1\] and type text; expected \[2\] texts, .* correct it or': (
+        lambda file: file.create_dataset('fid', data=['q/0001_c1s1_000001_00.jpg'])
+    ),
+    r'fid of shape \[3\] and type text; expected \[2\] texts': (
+        lambda file: file.create_dataset('fid', data=['a', 'b', 'c'])
+    ),
+    r'fid of shape \[2\] and type int64, no text; expected': (
+        lambda file: file.create_dataset('fid', data=[1, 2])
+    ),
+    r'fid of shape \[2, 1\] and type text; expected': (
+        lambda file: file.create_dataset('fid', data=[['a'], ['b']])
+    ),
+    r'fid of shape \[\] and type text; expected': (
+        lambda file: file.create_dataset('fid', data='a')
+    ),
+    r'fid of shape no shape and type int32, no text; expected': (
+        lambda file: file.create_dataset('fid', data=h5py.Empty('i4'))
+    ),
+    r'query\.h5 has a group fid, expected a data set': (
+        lambda file: file.create_group('fid')
+    ),
+    r'2 of 2 rows of .*, \udcff was embedded': (
+        lambda file: file.create_dataset('fid', data=np.array([b'\xff', b'\xfe']))
     ),
     r'1 of 2 rows of .*row 2, q/0002_c1s1_000002_00.jpg in the CSV, q/x.jpg was': (
         lambda file: file.create_dataset(

@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import re
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -96,6 +97,70 @@ def make_cuhk03(root):
             ('2', 'cuhk03_detected/1_002_1_01.png'),
             ('2', 'cuhk03_detected/1_002_2_07.png'),
         ],
+    }
+
+
+def write_cuhk03(root, people, testsets):
+    """Write cuhk-03.mat as MATLAB 7.3 does: references to transposed matrices.
+
+    Args:
+        root: directory.
+        people: for each camera pair, for each person, the numbers of its images.
+        testsets: lists of (pair, person).
+    """
+    with h5py.File(root / 'cuhk-03.mat', 'w') as file:
+
+        def store(value, **attributes):
+            value = file.create_dataset(f'#refs#/{len(references)}', data=value)
+            value.attrs.update(attributes)
+            references.append(value.ref)
+            return value.ref
+
+        references = []
+        image = store(np.zeros((3, 4, 8), np.uint8))  # Of 8 x 4 pixels.
+        empty = store(np.zeros(2, np.uint64), MATLAB_empty=1)
+        pairs = [
+            store(
+                np.array(
+                    [
+                        [image if number in numbers else empty for numbers in pair]
+                        for number in range(1, 11)
+                    ],
+                    h5py.ref_dtype,
+                )
+            )
+            for pair in people
+        ]
+        for boxes in ('detected', 'labeled'):
+            file[boxes] = np.array([pairs], h5py.ref_dtype)
+        matrices = [store(np.float64(testset).T) for testset in testsets]
+        file['testsets'] = np.array([matrices], h5py.ref_dtype)
+
+
+def make_cuhk03_classic(root):
+    # Two pairs of cameras; person 2 of the first has no image by the second camera.
+    people = [[(1, 2, 6), (1,), (5, 10)], [(3, 7)]]
+    write_cuhk03(root, people, [[(1, 1), (2, 1)], [(1, 3), (1, 2)]])
+    folder = 'images_labeled'
+    names = {
+        (1, 1): ['1_001_1_01.png', '1_001_1_02.png', '1_001_2_06.png'],
+        (1, 2): ['1_002_1_01.png'],
+        (1, 3): ['1_003_1_05.png', '1_003_2_10.png'],
+        (2, 1): ['2_001_1_03.png', '2_001_2_07.png'],
+    }
+    touch(root / folder, [name for group in names.values() for name in group])
+
+    def rows(*groups):
+        return [(name[:5], f'{folder}/{name}') for group in groups for name in group]
+
+    of_first, second, third, of_other = (names[who] for who in sorted(names))
+    return {
+        'labeled_01_train': rows(second, third),
+        'labeled_01_query': rows(of_first[:2], of_other[:1]),
+        'labeled_01_test': rows(of_first[2:], of_other[1:]),
+        'labeled_02_train': rows(of_first, of_other),
+        'labeled_02_query': rows(second, third[:1]),
+        'labeled_02_test': rows(third[1:]),
     }
 
 
@@ -241,6 +306,44 @@ def test_cuhk03_reads_market_folders_of_both_kinds_of_boxes(tmp_path):
     assert splits['labeled_test'] == [
         ('0003', 'labeled/bounding_box_test/0003_c1_21.png')
     ]
+
+
+def test_classic_cuhk03_reads_both_kinds_of_boxes_and_the_folder_of_the_download(
+    tmp_path,
+):
+    make_cuhk03_classic(tmp_path)
+    touch(tmp_path / 'cuhk03_detected', ['1_001_1_01.png'])
+    (tmp_path / 'cuhk03_release').mkdir()
+    (tmp_path / 'cuhk-03.mat').rename(tmp_path / 'cuhk03_release' / 'cuhk-03.mat')
+    splits = read('cuhk03_classic', tmp_path)
+    assert len(splits) == 2 * 2 * 3
+    assert splits['detected_02_test'] == [('1_003', 'cuhk03_detected/1_003_2_10.png')]
+
+
+def test_queries_of_classic_cuhk03_are_ranked_against_the_other_camera(tmp_path):
+    make_cuhk03_classic(tmp_path)
+    splits = read('cuhk03_classic', tmp_path)
+    (_, query_fids), (_, gallery_fids) = (
+        zip(*splits[f'labeled_01_{split}'], strict=True) for split in ('query', 'test')
+    )
+    excluder = importlib.import_module('excluders.cuhk03').Excluder(gallery_fids)
+    assert not excluder(query_fids).any()
+
+
+def test_classic_cuhk03_refuses_what_is_no_such_file(tmp_path):
+    make_cuhk03_classic(tmp_path)
+    write_cuhk03(tmp_path, [[(1, 6)]], [[(1, 1), (1, 2)]])
+    with pytest.raises(ValueError, match=r'1 persons .*first: pair 1, person 2\)'):
+        read('cuhk03_classic', tmp_path)
+    with h5py.File(tmp_path / 'cuhk-03.mat', 'a') as file:
+        del file['testsets']
+    with pytest.raises(
+        ValueError, match=r'cuhk-03\.mat is not a complete file of CUHK'
+    ):
+        read('cuhk03_classic', tmp_path)
+    write_matlab(tmp_path, 'cuhk-03.mat', testsets=[1])  # MATLAB 5's format.
+    with pytest.raises(ValueError, match=r'is not a complete .*; expected MATLAB 7\.3'):
+        read('cuhk03_classic', tmp_path)
 
 
 def test_cars196_joins_both_lists_of_the_devkit_and_splits_by_class(tmp_path):

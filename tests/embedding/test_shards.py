@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+import common
 import embed
 import tiny_run
 from embedding import shards
@@ -204,4 +205,33 @@ def test_damaged_part_is_named(run, parts, tmp_path):
     with h5py.File(part, 'w') as file:
         file['emb'] = np.zeros((5, 8))
     with pytest.raises(ValueError, match='is not a complete file of embed.py --shard'):
+        merge(run, filename, *FLIPPED)
+
+
+def replace(file, name, values):
+    del file[name]
+    if values is not None:
+        file[name] = values
+
+
+PART_FAULTS = {
+    'fid [5]': lambda file: replace(file, 'fid', np.arange(5)),
+    'fid [3]': lambda file: replace(file, 'fid', ['a', 'b', 'c']),
+    'no fid': lambda file: replace(file, 'fid', None),
+    'emb_aug [5]': lambda file: replace(file, 'emb_aug', np.zeros(5)),
+    'a group': lambda file: (
+        replace(file, 'emb_aug', None),
+        file.create_group('emb_aug'),
+    ),
+    'a list': lambda file: file.attrs.update(shard='[1]'),
+    'a number': lambda file: file.attrs.update(args='1'),
+}
+
+
+@pytest.mark.parametrize('fault', PART_FAULTS)
+def test_part_with_other_members_is_named(run, parts, tmp_path, fault):
+    filename = copy(parts, tmp_path)
+    with h5py.File(filename.with_name('embs.shard-2-of-3.h5'), 'a') as file:
+        PART_FAULTS[fault](file)
+    with pytest.raises(common.InputError, match=r'2-of-3\.h5 is not .* --shard 2/3$'):
         merge(run, filename, *FLIPPED)

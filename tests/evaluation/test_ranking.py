@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+import common
 import golden_evaluation
-from evaluation import ranking
+from evaluation import ranking, rerank
 
 
 def ignore_nothing(num_gallery):
@@ -131,6 +132,45 @@ def test_distances_that_float32_cannot_hold_are_refused():
     with pytest.raises(ValueError, match='sqeuclidean distance exceeds float32'):
         ranking.compute_distances(embs, embs, 'sqeuclidean')
     assert ranking.compute_distances(embs, embs, 'euclidean')[0, 1] == np.float32(2e20)
+
+
+# 1e200 overflows as a square, where 1e300 does as a sum; 1e160 only as their sum.
+@pytest.mark.parametrize('scale', [1e39, 1e154, 1e160, 1e200, 1e300, 1.7e308])
+@pytest.mark.parametrize('metric', ['euclidean', 'sqeuclidean', 'cityblock'])
+def test_overflow_within_a_distance_is_refused(metric, scale, recwarn):
+    embs = scale * np.float64([[1, 0.5], [0.5, 1], [-1, 0.25]])
+    message = f'^a {metric} distance exceeds float32 .3.4e.38.; scale the embeddings d'
+    with pytest.raises(common.InputError, match=message):
+        ranking.compute_distances(embs, embs, metric)
+    assert not recwarn.list
+    # The direction of an embedding has no scale.
+    dists = ranking.compute_distances(embs, embs, 'cosine')
+    np.testing.assert_allclose(dists[0, 1], 1 - 1 / 1.25, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    'metric, fine, tiny',
+    [
+        ('sqeuclidean', 2e-19, 1e-19),
+        ('euclidean', 2e-38, 1e-200),
+        ('cityblock', 2e-38, 1e-38),
+    ],
+)
+def test_embeddings_whose_distances_would_all_be_0_are_refused(metric, fine, tiny):
+    embs = np.float64([[1], [-1]])
+    message = (
+        f'^{metric} distances of embeddings up to {tiny} are too small for float32'
+    )
+    for kind in (ranking.EmbeddingDistances, rerank.RerankedDistances):
+        if (kind, metric) != (
+            rerank.RerankedDistances,
+            'euclidean',
+        ):  # It takes squares.
+            with pytest.raises(common.InputError, match=message):
+                kind(tiny * embs, tiny * embs, metric)
+            kind(fine * embs, fine * embs, metric)
+    ranking.EmbeddingDistances(tiny * embs, embs, 'cosine')
+    ranking.EmbeddingDistances(0 * embs, embs, metric)  # A net that has collapsed.
 
 
 # --- ranks -----------------------------------------------------------------------
