@@ -90,12 +90,13 @@ def main(argv=None):
         learner = build_learner(run, args.seed, args.experiment_root, replicas)
         weights = load_weights(learner, run.network, args.resume, replicas)
         steps = range(learner.state.step, args.train_iterations)
+        if held_out is not None:
+            notes += validation.describe_overlap(held_out, data.pids)
+        # Before the first image is read: it refuses what needs too much memory.
+        notes += describe_run(run, sampler, learner, steps, weights, replicas)
         feed, cache_notes = open_feed(
             run.batches, sampler, data.paths, steps, args.dry_run, replicas
         )
-        if held_out is not None:
-            notes += validation.describe_overlap(held_out, data.pids)
-        notes += describe_run(run, sampler, learner, steps, weights, replicas)
         if replicas.is_chief and not args.dry_run:
             store(resuming.to_json(vars(args)), learner.state, args.resume)
         logger = open_log(
