@@ -21,6 +21,7 @@ import bad_inputs
 import common
 import embed
 import evaluate
+import images
 import tiny_run
 from training import journal
 
@@ -241,6 +242,30 @@ def test_image_that_becomes_unreadable_is_named(monkeypatch, data, content, reas
     assert f'{data}/3_2.png is not a readable image ({reason}' in str(error.value)
     log = (data / 'new' / 'train.log').read_text()
     assert 'iter:    20,' in log
+
+
+def test_looking_for_the_unreadable_image_says_nothing_itself(capfd, data):
+    """Or libjpeg would say twice what it thinks of the image."""
+    (data / '3_2.jpg').write_bytes(bad_inputs.JPEG_HEADER)
+    name, reason = images.find_unreadable([str(data / '3_2.jpg')])
+    assert name == f'{data}/3_2.jpg'
+    assert reason.startswith('jpeg::Uncompress failed.')
+    assert capfd.readouterr().err == ''
+
+
+def test_batch_that_cannot_fit_is_refused_before_an_image_is_read(monkeypatch, data):
+    def read(*_):
+        raise AssertionError
+
+    monkeypatch.setattr('batches.TrainingBatches', read)
+    monkeypatch.setattr(common, 'total_memory', lambda: 10**8)
+    with pytest.raises(
+        common.InputError,
+        match=r'^a batch of 4 images of 32x16 pixels needs about 0\.1 GB, this machine '
+        'has 0.1 GB of memory and swap; lower --batch_p or the net input, or choose',
+    ):
+        tiny_run.start(data, data / 'new')
+    assert not (data / 'new').exists()
 
 
 # --- where nothing can be written ------------------------------------------------

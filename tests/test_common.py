@@ -1,7 +1,6 @@
 """What the commands share: flags, CSV files, result files, errors, logging."""
 
 import argparse
-import concurrent.futures
 import contextlib
 import errno
 import io
@@ -388,20 +387,33 @@ def kind_of(filename):
     return stat.S_IFMT(status.st_mode), status.st_ino, status.st_rdev
 
 
-def test_result_can_go_nowhere(tmp_path):
+@pytest.fixture
+def forbidden():
+    """A directory that cannot be written to, and no rights to do it nevertheless.
+
+    As root, a fault that the tests below look for would replace a device.
+    """
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield directory
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.usefixtures('forbidden')
+def test_result_can_go_nowhere():
     before = kind_of('/dev/null')
     common.write_json('/dev/null', {})
-    # A link to it stays one, too.
-    (tmp_path / 'link').symlink_to('/dev/null')
-    common.write_json(str(tmp_path / 'link'), {})
-    assert os.readlink(tmp_path / 'link') == '/dev/null'
     assert kind_of('/dev/null') == before
-    assert os.listdir(tmp_path) == ['link']
 
 
+@pytest.mark.usefixtures('forbidden')
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
-def test_device_without_room_is_named_and_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+def test_device_without_room_is_named_and_stays():
     before = kind_of('/dev/full')
     with pytest.raises(
         common.FileError,
@@ -409,17 +421,32 @@ def test_device_without_room_is_named_and_stays(tmp_path, monkeypatch):
     ):
         common.write_json('/dev/full', {})
     assert kind_of('/dev/full') == before
-    assert os.listdir(tmp_path) == []
+
+
+def test_device_behind_a_link_gets_the_result(tmp_path, monkeypatch):
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+    controller, terminal = os.openpty()
+    (tmp_path / 'link').symlink_to(os.ttyname(terminal))
+    common.write_json(str(tmp_path / 'link'), {})
+    assert os.read(controller, 100) == b'{}\r\n'
+    assert os.readlink(tmp_path / 'link') == os.ttyname(terminal)
+    assert stat.S_ISCHR(os.stat(tmp_path / 'link').st_mode)
+    assert os.listdir(tmp_path / 'temporary') == []
+    os.close(controller)
+    os.close(terminal)
 
 
 def test_pipe_gets_the_whole_result_and_stays(tmp_path):
     pipe = str(tmp_path / 'pipe')
     os.mkfifo(pipe)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        reader = pool.submit(pathlib.Path(pipe).read_bytes)
-        with common.complete_file(pipe) as temporary, h5py.File(temporary, 'w') as file:
-            file['x'] = [1, 2]  # HDF5 goes back and forth in its files.
-        content = reader.result(timeout=60)
+    # Not waiting for a writer, which may never come. What fits into a pipe, some 64 kB,
+    # need not be read at the same time.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with common.complete_file(pipe) as temporary, h5py.File(temporary, 'w') as file:
+        file['x'] = [1, 2]  # HDF5 goes back and forth in its files.
+    content = os.read(reader, 10**5)
+    os.close(reader)
     with h5py.File(io.BytesIO(content)) as file:
         assert file['x'][:].tolist() == [1, 2]
     assert stat.S_ISFIFO(os.stat(pipe).st_mode)
@@ -432,6 +459,12 @@ def test_pipe_gets_nothing_of_a_result_that_fails(tmp_path):
     assert os.listdir(tmp_path) == ['pipe']
 
 
+def run_buffered(code, **kwargs):
+    """Run Python code; its output is buffered, whatever the environment says."""
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, **kwargs)
+
+
 @pytest.mark.parametrize('target', ['/dev/stdout', '/dev/fd/1'])
 @pytest.mark.parametrize('is_file', [False, True])
 def test_result_in_our_own_output_keeps_its_place(tmp_path, target, is_file):
@@ -441,7 +474,7 @@ def test_result_in_our_own_output_keeps_its_place(tmp_path, target, is_file):
     )
     with open(tmp_path / 'out', 'wb') as file:
         stdout = file if is_file else subprocess.PIPE
-        process = subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=stdout)
+        process = run_buffered(code, stdout=stdout)
     written = (tmp_path / 'out').read_bytes() if is_file else process.stdout
     assert written == b'before\n{\n  "a": 1\n}\nafter\n'
 
@@ -451,20 +484,6 @@ def test_socket_is_refused(tmp_path):
         listener.bind(str(tmp_path / 's'))
         with pytest.raises(common.FileError, match='s is a socket, a file name was'):
             common.write_json(str(tmp_path / 's'), {})
-
-
-@pytest.fixture
-def forbidden():
-    """A directory that cannot be written to, for root neither while it is lent."""
-    user = os.geteuid()
-    with tempfile.TemporaryDirectory() as directory:
-        os.chmod(directory, 0o555)
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            yield directory
-        finally:
-            os.seteuid(user)
 
 
 def test_unwritable_directory_is_told_of_the_file_that_was_named(forbidden):
@@ -524,13 +543,7 @@ def test_output_without_room_is_one_line(size):
         f'common.run(lambda: print("a" * {size}))'
     )
     with open('/dev/full', 'w') as full:
-        process = subprocess.run(
-            [sys.executable, '-c', code],
-            cwd=ROOT,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = run_buffered(code, stdout=full, stderr=subprocess.PIPE, text=True)
     assert process.returncode == 1
     (line,) = process.stderr.splitlines()
     assert line.startswith('x.py: error: ')
