@@ -159,9 +159,8 @@ def latest(directory: str) -> str:
     Raises:
         FileNotFoundError: there is none, or the index file is damaged.
     """
-    # A damaged index file reads as none, after TensorFlow has said so on stderr.
-    with common.silent_stderr():
-        state = tf.train.get_checkpoint_state(directory)
+    # A damaged index file reads as none, after TensorFlow's log said so.
+    state = tf.train.get_checkpoint_state(directory)
     if state is not None and state.model_checkpoint_path:
         name = os.path.basename(state.model_checkpoint_path)
         if exists(os.path.join(directory, name)):
@@ -171,14 +170,9 @@ def latest(directory: str) -> str:
             'restore it, or let that file name another one (embed.py also takes '
             '--checkpoint)'
         )
-    if os.path.lexists(os.path.join(directory, 'checkpoint')):
-        raise common.MissingFileError(
-            f'{directory}/checkpoint cannot be read; expected the index file that '
-            'train.py writes: restore it (embed.py also takes --checkpoint)'
-        )
     raise common.MissingFileError(
-        f'no checkpoint in {directory}; expected the index file `checkpoint` and the '
-        'files it names'
+        f'no checkpoint in {directory}; expected the index file `checkpoint`, whole, '
+        'and the files it names'
     )
 
 

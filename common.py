@@ -633,15 +633,44 @@ def find_own_output(status: os.stat_result) -> int | None:
     return None
 
 
+def check_file_name(filename: str) -> None:
+    """Raise FileError if complete_file could write no file of that name.
+
+    For before the work, which would be lost.
+    """
+    if is_stream(filename):
+        return
+    existing = find_existing(os.path.dirname(os.path.realpath(filename)))
+    may_write = os.access(
+        existing,
+        os.W_OK | os.X_OK,
+        effective_ids=os.access in os.supports_effective_ids,
+    )
+    if not may_write:
+        raise FileError(
+            f'{filename} cannot be written: no permission in {existing}; choose '
+            'another place'
+        )
+
+
 def make_directory_of(filename: str) -> str:
     """Return the directory of a file, made if need be, with those above it."""
     directory = os.path.dirname(filename)
-    existing = directory
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise FileError(f'{existing} is a file, a directory was expected')
+    find_existing(directory)
     os.makedirs(directory, exist_ok=True)
+    return directory
+
+
+def find_existing(directory: str) -> str:
+    """Return the lowest directory that exists of a path to one.
+
+    Raises:
+        FileError: what exists is no directory.
+    """
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if not os.path.isdir(directory):
+        raise FileError(f'{directory} is a file, a directory was expected')
     return directory
 
 

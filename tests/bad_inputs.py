@@ -297,6 +297,7 @@ TRAIN_FLAGS_TOGETHER = [
 
 CHECKPOINT = '--initial_checkpoint {d}/exp/checkpoint-1'
 DATA = 'exp/checkpoint-1.data*'
+UNREADABLE = '{d}/exp/checkpoint cannot be read'
 NOT_JSON = '{d}/exp/args.json is not valid JSON'
 RESTORE = 'restore what train.py wrote'
 IN_FIRST_BATCH = '--batch_p 4 --batch_k 3'
@@ -350,8 +351,10 @@ TRAIN_FILES = [
     ),
     file('train', '--batch_p 5', None, '4 PIDs, fewer than --batch_p 5; choose a'),
     file('train', '--train_set {d}/none.csv', None, '{d}/none.csv does not exist'),
-    file('train', '', make_directory('train.csv'), 'train.csv is a', todo=CSV),
-    file('train', '', make_pipe('train.csv'), 'train.csv is a', todo=CSV),
+    file(
+        'train', '', make_directory('train.csv'), 'train.csv is a directory', todo=CSV
+    ),
+    file('train', '', make_pipe('train.csv'), 'train.csv is a pipe', todo=CSV),
     file('train', '', put('train.csv', ''), '{d}/train.csv: the file is empty'),
     file('train', '', put('train.csv', '\n'), '{d}/train.csv: line 1 has 0 field'),
     file('train', '', put('train.csv', '0\n'), 'line 1 has 1 field(s); expected two'),
@@ -365,11 +368,12 @@ TRAIN_FILES = [
         'train',
         '',
         put('train.csv', 'pid,fid\n0,0_0.png\n1,1_0.png\n'),
-        'the first line of {d}/train.csv',
-        'if that line is a heading, add --csv_header',
+        'the first line',
+        'add --csv_header',
     ),
     file('train', '--csv_header', put('train.csv', 'pid,fid\n'), 'the file is empty'),
     file('train', '--csv_header', put('train.csv', 'fid,x,pid\n0.png,1\n'), 'line 2'),
+    file('train', '', put('train.csv', '0,0_0.png\n1,0_0.png\n'), 'two PIDs', todo=CSV),
     file('train', '', remove('1_1.png'), '1 of 12', '{d}/1_1.png); check --image_root'),
     file('train', '', remove('?_1.png'), '4 of 12 images in {d}/train.csv are missing'),
     file('train', '', make_directory('1_1.png'), '1 of 12', 'check --image_root'),
@@ -452,8 +456,8 @@ RESUME = [
     file('resume', '', store(head_name='fc1024'), 'checkpoint-1 lacks'),
     file('resume', '', remove('exp/checkpoint*'), 'no checkpoint in {d}/exp; expected'),
     file('resume', '', remove('exp/checkpoint'), 'no checkpoint in {d}/exp; expected'),
-    file('resume', '', put('exp/checkpoint', 'x\n'), 'exp/checkpoint cannot be read'),
-    file('resume', '', make_directory('exp/checkpoint'), 'checkpoint cannot be read'),
+    file('resume', '', put('exp/checkpoint', 'x\n'), UNREADABLE, todo=EVAL),
+    file('resume', '', make_directory('exp/checkpoint'), UNREADABLE, todo=EVAL),
     file(
         'resume', '', remove('exp/checkpoint-1.*'), 'names checkpoint-1, which is not'
     ),
@@ -491,7 +495,7 @@ EMBED = [
         'embed', '--checkpoint x', None, 'no checkpoint x; expected one of checkpoint'
     ),
     file('embed', '--dataset {d}/none.csv', None, '{d}/none.csv does not exist'),
-    file('embed', '--dataset {d}', None, '{d} is a', todo=CSV),
+    file('embed', '--dataset {d}', None, '{d} is a directory', todo=CSV),
     file('embed', '--image_root {d}/none', None, '12 of 12', 'check --image_root'),
     file('embed', '--filename {d}', None, '{d} is a directory, a file name was'),
     file('embed', '--filename {d}/0_0.png/a/x.h5', None, '{d}/0_0.png is a file, a'),
@@ -542,7 +546,7 @@ EMBED = [
         'last_stride 1 is not for the net mobilenet_v1_1_224',
     ),
     file('embed', '', remove('exp/checkpoint*'), 'no checkpoint in {d}/exp; expected'),
-    file('embed', '', put('exp/checkpoint', 'x\n'), 'exp/checkpoint cannot be read'),
+    file('embed', '', put('exp/checkpoint', 'x\n'), UNREADABLE, todo=EVAL),
     file('embed', '', cut(DATA, 1000), '{d}/exp/checkpoint-1 is damaged'),
     file(
         'embed', '', cut('exp/checkpoint-1.index', 50), 'is not a readable checkpoint'
@@ -585,14 +589,14 @@ EVALUATE = [
     *numbers('evaluate', '--single_shot', POSITIVE, '0'),
     *numbers('evaluate', '--seed', NON_NEGATIVE, '-1'),
     *numbers('evaluate', '--rerank_lambda', '0 to 1 expected', '2', 'nan'),
-    flag('evaluate', '--rerank_lambda x', "'x' given", 'expected', todo=EVAL),
+    flag('evaluate', '--rerank_lambda x', "'x' given", 'to 1 expected', todo=EVAL),
     *empty('evaluate', '--filename', '--query_dataset', '--gallery_embeddings'),
     file('evaluate', '--query_dataset {d}/none.csv', None, 'none.csv does not exist'),
-    file('evaluate', '--query_dataset {d}', None, '{d} is a', todo=CSV),
+    file('evaluate', '--query_dataset {d}', None, '{d} is a directory', todo=CSV),
     file('evaluate', '--query_embeddings {d}/none.h5', None, '{d}/none.h5'),
     file('evaluate', '--gallery_embeddings {d}', None, '{d}'),
-    file('evaluate', '--filename {d}', None, '{d} is a directory, a file name was'),
-    file('evaluate', '--filename {d}/0_0.png/x.json', None, '{d}/0_0.png is a file'),
+    file('evaluate', '--filename {d}', None, '{d} is a directory', todo=EVAL),
+    file('evaluate', '--filename {d}/0_0.png/x', None, '0_0.png is a file', todo=EVAL),
     file('evaluate', '--pool mean', None, 'needs names with tracklets; use --excluder'),
     file(
         'evaluate',
@@ -626,9 +630,13 @@ EVALUATE = [
     file(
         'evaluate', '', embeddings(emb=POINTS, fid=FIDS[::-1]), '12 of 12', OTHER_ROWS
     ),
-    file('evaluate', '', embeddings(emb=POINTS, fid=FIDS[:5]), 'fid', todo=EVAL),
-    file('evaluate', '', embeddings(emb=POINTS, fid=range(12)), 'fid', todo=EVAL),
-    file('evaluate', '', embeddings(emb=POINTS, fid=[FIDS]), 'fid', todo=EVAL),
+    file('evaluate', '', embeddings(emb=POINTS, fid=FIDS[:5]), 'fid', '[5]', todo=EVAL),
+    file(
+        'evaluate', '', embeddings(emb=POINTS, fid=range(12)), 'fid', 'int64', todo=EVAL
+    ),
+    file(
+        'evaluate', '', embeddings(emb=POINTS, fid=[FIDS]), 'fid', '[1, 12]', todo=EVAL
+    ),
     file(
         'evaluate',
         NPY,
@@ -756,7 +764,7 @@ MAKE_CSV = [
         ONE_IMAGE,
         'cannot write /proc/folder_all.csv: No such file',
     ),
-    flag('split', '{d}/none.csv', 'argument csv_file: {d}/none.csv is not a file'),
+    file('split', '{d}/none.csv', None, '{d}/none.csv does not exist', todo=CSV),
     *numbers('split', '--val_pids', POSITIVE, '0'),
     *numbers('split', '--val_pids', 'a share below 1, or a number without', '1.5'),
     *numbers('split', '--val_pids', WHOLE, 'some'),
@@ -770,7 +778,8 @@ MAKE_CSV = [
         'split',
         '--output_dir {d}',
         lambda d: (d / 'train_rest.csv').symlink_to('train.csv'),
-        'train_rest.csv is the CSV to split and would be replaced; choose another',
+        '{d}/train_rest.csv is',
+        'and would be replaced; choose another --prefix or --output_dir',
     ),
 ]
 

@@ -165,7 +165,8 @@ def test_bad_input_is_answered_by_one_line(monkeypatch, capfd, data, tmp_path, r
     with pytest.raises(SystemExit) as stop:
         module = importlib.import_module(command[0].removesuffix('.py'))
         common.run(lambda: module.main(command[1:]))
-    errors = capfd.readouterr().err
+    output, errors = capfd.readouterr()
+    assert output == ''
     assert_one_line(row, data, command, stop.value.code, errors)
 
 
@@ -184,18 +185,23 @@ def test_call_that_the_rows_spoil_works(monkeypatch, data, name):
 @pytest.mark.parametrize(
     'row',
     [
-        # TensorFlow's Python warns of it, with a handler that pytest replaces.
-        bad_inputs.file(
-            *('embed', '', bad_inputs.put('exp/checkpoint', 'x\n')),
-            '{d}/exp/checkpoint cannot be read; expected the index file that train.py',
-        ),
-        bad_inputs.file(
-            *('train', '', bad_inputs.put('train.csv', '0,0_0.png\n0;0_1.png\n')),
-            '{d}/train.csv: line 2 has 1 field(s); expected two fields, PID,FID',
-        ),
-        bad_inputs.flag('embed', '--flip_augment', '2 variants of every image need an'),
+        mark_row(row)
+        for row in (
+            # TensorFlow's Python warns of it, with a handler that pytest replaces.
+            bad_inputs.file(
+                *('embed', '', bad_inputs.put('exp/checkpoint', 'x\n')),
+                bad_inputs.UNREADABLE,
+                todo=bad_inputs.EVAL,
+            ),
+            bad_inputs.file(
+                *('train', '', bad_inputs.put('train.csv', '0,0_0.png\n0;0_1.png\n')),
+                '{d}/train.csv: line 2 has 1 field(s); expected two fields, PID,FID',
+            ),
+            bad_inputs.flag(
+                'embed', '--flip_augment', '2 variants of every image need an'
+            ),
+        )
     ],
-    ids=name_row,
 )
 def test_bad_input_to_a_process_is_answered_by_one_line(data, row):
     if row.spoil is not None:

@@ -496,10 +496,33 @@ def test_unwritable_directory_is_told_of_the_file_that_was_named(forbidden):
         )
 
 
-def test_file_above_the_directory_to_make_is_named(tmp_path):
+@pytest.mark.parametrize(
+    'filename', ['/dev/null', '{d}/new', '{d}/a/b', '{d}/old', '{d}/link']
+)
+def test_name_of_a_file_that_can_be_written_is_taken(tmp_path, filename):
+    (tmp_path / 'old').touch()
+    (tmp_path / 'link').symlink_to('none')
+    common.check_file_name(filename.format(d=tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ['link', 'old']
+
+
+def test_file_in_a_forbidden_place_is_refused_before_the_work(forbidden):
+    common.check_file_name('/dev/null')  # Its directory is forbidden, too.
+    with pytest.raises(common.FileError) as error:
+        common.check_file_name(f'{forbidden}/new/x')
+    assert str(error.value) == (
+        f'{forbidden}/new/x cannot be written: no permission in {forbidden}; choose '
+        'another place'
+    )
+
+
+@pytest.mark.parametrize(
+    'write', [common.check_file_name, lambda name: common.write_json(name, {})]
+)
+def test_file_above_the_directory_to_make_is_named(tmp_path, write):
     (tmp_path / 'file').touch()
     with pytest.raises(common.FileError) as error:
-        common.write_json(str(tmp_path / 'file' / 'a' / 'b' / 'x.json'), {})
+        write(str(tmp_path / 'file' / 'a' / 'b' / 'x.json'))
     assert str(error.value) == f'{tmp_path}/file is a file, a directory was expected'
 
 
