@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import importlib.util
 import itertools
@@ -15,6 +16,9 @@ import json
 import logging
 import os
 import pathlib
+import re
+import shutil
+import stat
 import sys
 import tempfile
 import traceback
@@ -60,6 +64,23 @@ metadata = lazy_import('importlib.metadata')
 tqdm = lazy_import('tqdm')
 
 Number = TypeVar('Number', int, float)
+
+# What Keras and NumPy take as a seed is below this.
+SEED_LIMIT = 2**32
+
+# What to do about a file that cannot be written, where the system's word for it does
+# not say so.
+FULL = '; make room there, or choose another place'
+FORBIDDEN = '; choose a place that you may write to'
+REMEDIES = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: '; raise the limit on the size of files, or choose another place',
+    errno.EACCES: FORBIDDEN,
+    errno.EPERM: FORBIDDEN,
+    errno.EROFS: FORBIDDEN,
+}
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 # --- flags -----------------------------------------------------------------------
@@ -157,6 +178,8 @@ def new_parser(doc: str | None) -> Parser:
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
+    # -1e-3 and -inf are numbers, too, and no flags.
+    parser._negative_number_matcher = re.compile(r'-(\d|\.\d|inf|nan)')
     parser.add_argument(
         '--version',
         action=ShowVersion,
@@ -212,6 +235,16 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """argparse type: a whole number that every random generator takes as a seed."""
+    value = non_negative_int(text)
+    if value >= SEED_LIMIT:
+        raise argparse.ArgumentTypeError(
+            f'{text} given, at most {SEED_LIMIT - 1} expected'
+        )
+    return value
+
+
 def positive_float(text: str) -> float:
     """argparse type: a finite number above 0."""
     value = number(text, float, 'a number')
@@ -232,7 +265,8 @@ def path(text: str) -> str:
     """argparse type: a path, with `~` expanded."""
     if not text:
         raise argparse.ArgumentTypeError(
-            'an empty text given, a path expected; perhaps a shell variable is not set'
+            "'' given, a path expected (of a variable that is not set?); the current "
+            'directory is .'
         )
     return os.path.expanduser(text)
 
@@ -293,11 +327,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """
     command = command_name()
     try:
-        sys.exit(main())
+        code = main()
+        flush_stdout()
+        sys.exit(code)
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`); that is its good right. What is
-        # still buffered would raise again at exit, so stdout goes nowhere from here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output is gone (`| head`); that is its good right.
+        drop_stdout()
         sys.exit(0)
     except KeyboardInterrupt:
         print(f'{command}: interrupted', file=sys.stderr)
@@ -309,8 +344,30 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             message = 'this is a bug; please report it with the lines above'
         elif os.environ.get('TRIPLET_TRACEBACK'):
             traceback.print_exc()
+        with contextlib.suppress(OSError, InputError):  # The error was another one.
+            flush_stdout()
         print(f'{command}: error: {message}', file=sys.stderr)
         sys.exit(1)
+
+
+def flush_stdout() -> None:
+    """Write what is left of our output, at a time when a failure can be reported."""
+    if sys.stdout is None:  # As after `>&-`.
+        return
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        raise FileError(
+            f'cannot write to the standard output: {explain(error)}'
+        ) from error
+
+
+def drop_stdout() -> None:
+    """Let stdout go nowhere: what is still buffered would raise again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_name() -> str:
@@ -328,6 +385,8 @@ def describe_error(error: BaseException) -> str | None:
         return ' '.join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f'{error.filename}: {error.strerror}'
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return f'a file cannot be written: {explain(error)}'
     if is_tensorflow_error(error, 'ResourceExhaustedError'):
         return (
             f'TensorFlow failed: {tensorflow_reason(error)}; see "Out of memory" in '
@@ -340,15 +399,25 @@ def start_tensorflow() -> None:
     """Import TensorFlow without its start-up chatter on stderr.
 
     It writes a dozen lines about kernels and missing GPUs whatever its log level, and
-    ours would drown. If the import fails, all of it is shown.
+    ours would drown. If the import fails, all of it is shown; not if it is interrupted.
+    """
+    with silent_stderr():
+        importlib.import_module('tensorflow').config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Drop what is written to stderr within the block, by C code too.
+
+    If the block fails with an Exception, all of it is shown.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
-            importlib.import_module('tensorflow').config.list_physical_devices()
-        except BaseException:
+            yield
+        except Exception:
             chatter.seek(0)
             os.write(stderr, chatter.read())
             raise
@@ -393,7 +462,7 @@ def writing(what: str, hint: str = '') -> Iterator[None]:
         if is_tensorflow_error(error):
             reason = tensorflow_reason(error)
         elif isinstance(error, OSError):
-            reason = str(error)
+            reason = describe_error(error) or error.strerror or str(error)
         else:
             raise
         raise FileError(f'{what} ({reason}){hint}') from error
@@ -446,11 +515,44 @@ class TqdmHandler(logging.Handler):
 
 def free_memory(meminfo: str | os.PathLike[str] = '/proc/meminfo') -> int | None:
     """Return the bytes of main memory that are available; None where it is unknown."""
+    return read_meminfo(meminfo).get('MemAvailable')
+
+
+def total_memory(meminfo: str | os.PathLike[str] = '/proc/meminfo') -> int | None:
+    """Return the bytes of main memory and swap together; None where it is unknown."""
+    sizes = read_meminfo(meminfo)
+    if 'MemTotal' not in sizes:
+        return None
+    return sizes['MemTotal'] + sizes.get('SwapTotal', 0)
+
+
+def read_meminfo(meminfo: str | os.PathLike[str]) -> dict[str, int]:
+    """Return what the system says of its memory, {name: bytes}; {} if nothing."""
     with contextlib.suppress(OSError):
-        for line in pathlib.Path(meminfo).read_text(encoding='utf-8').splitlines():
-            if line.startswith('MemAvailable:'):
-                return int(line.split()[1]) * 1024
-    return None
+        lines = pathlib.Path(meminfo).read_text(encoding='utf-8').splitlines()
+        fields = [line.split() for line in lines]
+        return {
+            words[0].rstrip(':'): int(words[1]) * 1024
+            for words in fields
+            if words[2:] == ['kB']
+        }
+    return {}
+
+
+def refuse_impossible(needed: float, what: str, remedy: str) -> None:
+    """Raise InputError if something needs more memory than the machine has at all.
+
+    Args:
+        needed: bytes.
+        what: needs them, the start of the message.
+        remedy: the end of it.
+    """
+    total = total_memory()
+    if total is not None and needed > total:
+        raise InputError(
+            f'{what} needs about {needed / 1e9:.1f} GB, this machine has '
+            f'{total / 1e9:.1f} GB of memory and swap; {remedy}'
+        )
 
 
 # --- files -----------------------------------------------------------------------
@@ -462,31 +564,155 @@ def complete_file(filename: str) -> Iterator[str]:
 
     The temporary file sits in the same directory, so that the final rename is
     atomic; on an error it is removed and an older `filename` stays as it was.
+
+    A symbolic link stays one: the file that it points to is replaced. What is no
+    regular file stays, too (/dev/null, /dev/stdout, a FIFO): once the content is
+    complete, it is sent there. So is the file that our own output goes to.
+
+    Raises:
+        FileError: `filename` cannot be written; says why.
     """
-    filename = os.path.abspath(filename)
-    if os.path.isdir(filename):
-        raise FileError(f'{filename} is a directory, a file name was expected')
-    directory = os.path.dirname(filename)
-    if os.path.exists(directory) and not os.path.isdir(directory):
-        raise FileError(f'{directory} is a file, a directory was expected')
-    os.makedirs(directory, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=directory,
-        prefix=f'.{os.path.basename(filename)}.',
-        suffix='.partial',
-    )
-    os.close(handle)
+    sends = is_stream(filename)
+    target = filename if sends else os.path.realpath(filename)
+    temporary = None
     try:
+        directory = tempfile.gettempdir() if sends else make_directory_of(target)
+        # A name may have 255 bytes, of which ours needs some.
+        handle, temporary = tempfile.mkstemp(
+            dir=directory,
+            prefix=f'.{os.path.basename(target)[:50]}.',
+            suffix='.partial',
+        )
+        os.close(handle)
         yield temporary
-        # mkstemp makes files private; a result gets the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, filename)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
+        if sends:
+            send(temporary, target)
+        else:
+            replace(target, temporary)
+    except OSError as error:
+        if is_about_writing(error, temporary):
+            raise FileError(f'cannot write {filename}: {explain(error)}') from error
         raise
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(temporary)
+
+
+def is_stream(filename: str) -> bool:
+    """Say whether a file to write takes what it is sent, and cannot be replaced.
+
+    Raises:
+        FileError: it is nothing that a result can be written to.
+    """
+    try:
+        status = os.stat(filename)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileError(f'cannot write {filename}: {explain(error)}') from error
+        return False  # It is not there yet. Or it cannot be written; that will show.
+    for is_kind, kind in (
+        (stat.S_ISDIR, 'directory'),
+        (stat.S_ISBLK, 'disk'),
+        (stat.S_ISSOCK, 'socket'),
+    ):
+        if is_kind(status.st_mode):
+            raise FileError(f'{filename} is a {kind}, a file name was expected')
+    return not stat.S_ISREG(status.st_mode) or find_own_output(status) is not None
+
+
+def find_own_output(status: os.stat_result) -> int | None:
+    """Return which of stdout (1) and stderr (2) goes to the file of a status, if any.
+
+    As with `--filename /dev/stdout > file`.
+    """
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):  # It may be closed.
+            if os.path.samestat(status, os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def check_file_name(filename: str) -> None:
+    """Raise FileError if complete_file could write no file of that name.
+
+    For before the work, which would be lost.
+    """
+    if is_stream(filename):
+        return
+    existing = find_existing(os.path.dirname(os.path.realpath(filename)))
+    may_write = os.access(
+        existing,
+        os.W_OK | os.X_OK,
+        effective_ids=os.access in os.supports_effective_ids,
+    )
+    if not may_write:
+        raise FileError(
+            f'{filename} cannot be written: no permission in {existing}; choose '
+            'another place'
+        )
+
+
+def make_directory_of(filename: str) -> str:
+    """Return the directory of a file, made if need be, with those above it."""
+    directory = os.path.dirname(filename)
+    find_existing(directory)
+    os.makedirs(directory, exist_ok=True)
+    return directory
+
+
+def find_existing(directory: str) -> str:
+    """Return the lowest directory that exists of a path to one.
+
+    Raises:
+        FileError: what exists is no directory.
+    """
+    while not os.path.lexists(directory):
+        directory = os.path.dirname(directory)
+    if not os.path.isdir(directory):
+        raise FileError(f'{directory} is a file, a directory was expected')
+    return directory
+
+
+def replace(filename: str, temporary: str) -> None:
+    """Give a complete temporary file its name."""
+    # mkstemp makes files private; a result gets the permissions of any new file.
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(temporary, 0o666 & ~umask)
+    os.replace(temporary, filename)
+
+
+def send(temporary: str, filename: str) -> None:
+    """Copy a complete temporary file to what is_stream."""
+    own = find_own_output(os.stat(filename))
+    flush_stdout()  # In the order of writing.
+    with (
+        open(temporary, 'rb') as source,
+        open(filename if own is None else os.dup(own), 'wb') as target,
+    ):
+        shutil.copyfileobj(source, target)
+
+
+def is_about_writing(error: OSError, temporary: str | None) -> bool:
+    """Say whether an error concerns the file that complete_file writes.
+
+    What else a block does may fail too, such as reading an image.
+
+    Args:
+        error: within complete_file.
+        temporary: its path; None: it could not be made.
+    """
+    if isinstance(error, (InputError, BrokenPipeError)) or not error.strerror:
+        return False
+    if temporary is None or error.filename == temporary:
+        return True
+    return error.filename is None and error.errno in DISK_ERRORS
+
+
+def explain(error: OSError) -> str:
+    """Return the system's reason for a failed write, and what to do about it."""
+    return f'{error.strerror}{REMEDIES.get(error.errno or 0, "")}'
 
 
 def write_figure(
@@ -504,25 +730,6 @@ def write_json(filename: str, content: object) -> None:
         pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
 
 
-def check_file_name(filename: str) -> None:
-    """Raise FileError if complete_file could write no file of that name.
-
-    For before the work, which would be lost.
-    """
-    if os.path.isdir(filename):
-        raise FileError(f'{filename} is a directory, a file name was expected')
-    existing = os.path.dirname(os.path.abspath(filename))
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise FileError(f'{existing} is a file, a directory was expected')
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FileError(
-            f'{filename} cannot be written: no permission in {existing}; choose '
-            'another place'
-        )
-
-
 def read_args(experiment_root: str) -> dict[str, Any]:
     """Return the flags stored in `experiment_root`/args.json as a dict.
 
@@ -538,7 +745,7 @@ def read_args(experiment_root: str) -> dict[str, Any]:
         )
     try:
         stored = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{filename} is not valid JSON: {error}') from error
     if not isinstance(stored, dict):
         raise InputError(

@@ -7,12 +7,16 @@ for rows, embs in embedder.embed_files(paths, batch_size=256, loading_threads=8)
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import common
 import images
+from heads import HEAD_CHOICES
+from nets import NET_CHOICES
+from precision import PRECISION_CHOICES
 
 # Imported at first use: what a training run was can be read without TensorFlow.
 tf = common.lazy_import('tensorflow')
@@ -24,6 +28,14 @@ model = common.lazy_import('model')
 
 # As without test-time augmentation: images resized to the net input.
 PLAIN = images.augmentation_plan(flips=False, crop=None)
+
+# What fields of TrainedNet can be; all others are whole numbers of at least 1.
+CHOICES: dict[str, Sequence[object]] = {
+    'model_name': NET_CHOICES,
+    'head_name': HEAD_CHOICES,
+    'last_stride': (1, 2),
+    'precision': PRECISION_CHOICES,
+}
 
 
 class TrainedNet(typing.NamedTuple):
@@ -98,15 +110,33 @@ def read_trained_net(experiment_root: str) -> TrainedNet:
             f'{experiment_root}/args.json lacks {", ".join(missing)}; expected the '
             'flags of a train.py run'
         )
-    trained = TrainedNet(**{name: stored[name] for name in names if name in stored})
-    for name, expected in typing.get_type_hints(TrainedNet).items():
-        value = getattr(trained, name)
-        if not isinstance(value, expected):
-            raise common.InputError(
-                f'{name} in {experiment_root}/args.json is {value!r}, expected '
-                f'{"a name" if expected is str else "a whole number"}'
-            )
-    return trained
+    for name in names:
+        if name in stored:
+            check_stored(f'{experiment_root}/args.json', name, stored[name])
+    return TrainedNet(**{name: stored[name] for name in names if name in stored})
+
+
+def check_stored(filename: str, name: str, value: Any) -> None:
+    """Raise InputError unless a value is one that a field of TrainedNet can have.
+
+    Args:
+        filename: of args.json.
+        name: of the field.
+        value: what the file has.
+    """
+    if name in CHOICES:
+        # To Python, true equals 1, and so does 1.0.
+        choices = CHOICES[name]
+        is_fine = value in choices and type(value) is type(choices[0])
+        expected = f'one of {", ".join(map(str, choices))}'
+    else:
+        is_fine = type(value) is int and value >= 1
+        expected = 'a whole number of at least 1'
+    if not is_fine:
+        raise common.InputError(
+            f'{filename}: {name} is {json.dumps(value)}, expected {expected}; restore '
+            'what train.py wrote'
+        )
 
 
 class Embedder:

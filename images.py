@@ -85,10 +85,12 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
             return filename, 'the file does not exist'
         if os.path.getsize(filename) == 0:
             return filename, 'the file is empty'
-        try:
-            read_image(filename, 1, 1)
-        except tf.errors.OpError as error:
-            return filename, common.tensorflow_reason(error)
+        # libjpeg complains on stderr as well, in words of its own.
+        with common.silent_stderr():
+            try:
+                read_image(filename, 1, 1)
+            except tf.errors.OpError as error:
+                return filename, common.tensorflow_reason(error)
     return None
 
 

@@ -69,8 +69,8 @@ def build_net(model_name: str, last_stride: int) -> keras.layers.Layer:
         return build(last_stride=last_stride)
     if last_stride != LAST_STRIDE:
         raise common.InputError(
-            f'--last_stride {last_stride} is not for --model_name {model_name}, whose '
-            'strides are fixed; leave it out, or choose a ResNet'
+            f'last_stride {last_stride} is not for the net {model_name}, whose strides '
+            f'are fixed; leave it at {LAST_STRIDE}, or choose a ResNet'
         )
     return build()
 

@@ -99,11 +99,12 @@ def main(argv=None):
         learner = build_learner(run, args.seed, args.experiment_root, replicas)
         weights = load_weights(learner, run.network, args.resume, replicas)
         steps = range(learner.state.step, args.train_iterations)
-        feed, cache_notes = open_feed(
-            run.batches, sampler, data.paths, steps, args.dry_run, replicas
-        )
+        # Before the first image is read: it refuses what needs too much memory.
         notes += describe_run(
             run, args.seed, previous, sampler, learner, steps, weights, replicas
+        )
+        feed, cache_notes = open_feed(
+            run.batches, sampler, data.paths, steps, args.dry_run, replicas
         )
         if replicas.is_chief and not args.dry_run:
             store(vars(args) | {resuming.CHECKSUM: checksum}, learner.state)

@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import random
+import resource
 import sys
 
 import hypothesis
@@ -9,7 +10,7 @@ import pytest
 
 # Before anything imports TensorFlow: common.py sets how it computes, and a test that
 # compares a run within pytest with one of a command needs the same arithmetic in both.
-import common  # noqa: F401
+import common
 import tiny_run
 
 # The same examples in every run: a failure can be repeated.
@@ -36,6 +37,19 @@ def seeded_module():
 def seeded_test(request):
     """Seed before each test, and its own fixtures."""
     seed_everything()
+
+
+@pytest.fixture
+def small_files(capsys):
+    """Return a function that limits the size of the files that can be written.
+
+    To the program a file too large is what a full disk is: a write that fails.
+    capsys keeps what is printed in memory; pytest's own capture is a file, too.
+    """
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    common.setup_logging()  # Closes a log file, which may have a line left to write.
 
 
 @pytest.fixture(scope='module')

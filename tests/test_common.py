@@ -1,13 +1,19 @@
 """What the commands share: flags, CSV files, result files, errors, logging."""
 
+import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import pathlib
+import socket
+import stat
 import subprocess
 import sys
+import tempfile
 
+import h5py
 import pytest
 import tensorflow as tf
 
@@ -150,6 +156,7 @@ def test_interrupted_command_exits_with_130(capsys):
         (common.positive_int, '1', 1),
         (common.non_negative_int, '0', 0),
         (common.positive_float, '3e-4', 3e-4),
+        (common.seed, '4294967295', 2**32 - 1),
     ],
 )
 def test_number_in_range_is_taken(parse, text, value):
@@ -162,6 +169,8 @@ def test_number_in_range_is_taken(parse, text, value):
         (common.positive_int, '0'),
         (common.positive_int, '2.5'),
         (common.non_negative_int, '-1'),
+        (common.seed, '-1'),
+        (common.seed, '4294967296'),
         (common.positive_float, '0'),
         (common.positive_float, 'inf'),
         (common.positive_float, 'nan'),
@@ -279,6 +288,23 @@ def test_every_command_tells_its_version(command):
     assert process.stdout == f'{command} 0.9.0 (TensorFlow {tf.__version__})\n'
 
 
+def test_negative_numbers_are_no_flags(parser):
+    for text in ('-1', '-1e-3', '-.5', '-inf', '-nan'):
+        args = parser.parse_args(['--train_set', 'x', '--learning_rate', text])
+        assert args.learning_rate == text
+
+
+def test_every_seed_that_is_taken_seeds_everything():
+    for value in (0, common.SEED_LIMIT - 1):
+        tf.keras.utils.set_random_seed(common.seed(str(value)))
+
+
+@pytest.mark.parametrize('parse', [common.path, common.readable_file])
+def test_variable_that_is_not_set_is_no_path(parse):
+    with pytest.raises(argparse.ArgumentTypeError, match="^'' given, a path expected"):
+        parse('')
+
+
 def test_home_directory_is_expanded(monkeypatch):
     monkeypatch.setenv('HOME', '/home/someone')
     assert common.path('~/exp') == '/home/someone/exp'
@@ -323,6 +349,240 @@ def test_json_is_sorted_indented_utf8(tmp_path):
 def test_directory_in_place_of_a_file_is_named(tmp_path):
     with pytest.raises(common.FileError, match='is a directory, a file name was'):
         common.write_json(str(tmp_path), {})
+
+
+def test_result_is_written_through_symbolic_links(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    target = tmp_path / 'elsewhere' / 'x.json'
+    target.write_text('old')
+    first, second = tmp_path / 'first.json', tmp_path / 'second.json'
+    second.symlink_to('elsewhere/x.json')  # Relative to where it is.
+    first.symlink_to(second)
+    common.write_json(str(first), {'a': 1})
+    assert os.readlink(first) == str(second)
+    assert os.readlink(second) == 'elsewhere/x.json'
+    assert json.loads(target.read_text()) == {'a': 1}
+    assert sorted(os.listdir(tmp_path)) == ['elsewhere', 'first.json', 'second.json']
+    assert os.listdir(tmp_path / 'elsewhere') == ['x.json']
+
+
+def test_result_is_written_where_a_dangling_link_points_to(tmp_path):
+    (tmp_path / 'link').symlink_to('new/x.json')
+    common.write_json(str(tmp_path / 'link'), {})
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'new' / 'x.json').read_text() == '{}\n'
+
+
+def test_links_in_a_circle_are_refused(tmp_path):
+    (tmp_path / 'a').symlink_to('b')
+    (tmp_path / 'b').symlink_to('a')
+    with pytest.raises(common.FileError, match='cannot write .*/a: Too many levels of'):
+        common.write_json(str(tmp_path / 'a'), {})
+    assert (tmp_path / 'a').is_symlink()
+
+
+def kind_of(filename):
+    """Return what a path is, without following links, and where it is."""
+    status = os.stat(filename, follow_symlinks=False)
+    return stat.S_IFMT(status.st_mode), status.st_ino, status.st_rdev
+
+
+@pytest.fixture
+def forbidden():
+    """A directory that cannot be written to, and no rights to do it nevertheless.
+
+    As root, a fault that the tests below look for would replace a device.
+    """
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o555)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield directory
+        finally:
+            os.seteuid(user)
+
+
+@pytest.mark.usefixtures('forbidden')
+def test_result_can_go_nowhere():
+    before = kind_of('/dev/null')
+    common.write_json('/dev/null', {})
+    assert kind_of('/dev/null') == before
+
+
+@pytest.mark.usefixtures('forbidden')
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+def test_device_without_room_is_named_and_stays():
+    before = kind_of('/dev/full')
+    with pytest.raises(
+        common.FileError,
+        match='^cannot write /dev/full: No space left on device; make room there, or',
+    ):
+        common.write_json('/dev/full', {})
+    assert kind_of('/dev/full') == before
+
+
+def test_device_behind_a_link_gets_the_result(tmp_path, monkeypatch):
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+    controller, terminal = os.openpty()
+    (tmp_path / 'link').symlink_to(os.ttyname(terminal))
+    common.write_json(str(tmp_path / 'link'), {})
+    assert os.read(controller, 100) == b'{}\r\n'
+    assert os.readlink(tmp_path / 'link') == os.ttyname(terminal)
+    assert stat.S_ISCHR(os.stat(tmp_path / 'link').st_mode)
+    assert os.listdir(tmp_path / 'temporary') == []
+    os.close(controller)
+    os.close(terminal)
+
+
+def test_pipe_gets_the_whole_result_and_stays(tmp_path):
+    pipe = str(tmp_path / 'pipe')
+    os.mkfifo(pipe)
+    # Not waiting for a writer, which may never come. What fits into a pipe, some 64 kB,
+    # need not be read at the same time.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with common.complete_file(pipe) as temporary, h5py.File(temporary, 'w') as file:
+        file['x'] = [1, 2]  # HDF5 goes back and forth in its files.
+    content = os.read(reader, 10**5)
+    os.close(reader)
+    with h5py.File(io.BytesIO(content)) as file:
+        assert file['x'][:].tolist() == [1, 2]
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+
+
+def test_pipe_gets_nothing_of_a_result_that_fails(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')  # Without a reader, opening it would never return.
+    with pytest.raises(ZeroDivisionError), common.complete_file(tmp_path / 'pipe'):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ['pipe']
+
+
+def run_buffered(code, **kwargs):
+    """Run Python code; its output is buffered, whatever the environment says."""
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+    return subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, **kwargs)
+
+
+@pytest.mark.parametrize('target', ['/dev/stdout', '/dev/fd/1'])
+@pytest.mark.parametrize('is_file', [False, True])
+def test_result_in_our_own_output_keeps_its_place(tmp_path, target, is_file):
+    code = (
+        'import common; print("before");'
+        f'common.write_json({target!r}, {{"a": 1}}); print("after")'
+    )
+    with open(tmp_path / 'out', 'wb') as file:
+        stdout = file if is_file else subprocess.PIPE
+        process = run_buffered(code, stdout=stdout)
+    written = (tmp_path / 'out').read_bytes() if is_file else process.stdout
+    assert written == b'before\n{\n  "a": 1\n}\nafter\n'
+
+
+def test_socket_is_refused(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / 's'))
+        with pytest.raises(common.FileError, match='s is a socket, a file name was'):
+            common.write_json(str(tmp_path / 's'), {})
+
+
+def test_unwritable_directory_is_told_of_the_file_that_was_named(forbidden):
+    for name in ('x.json', 'new/x.json'):
+        with pytest.raises(common.FileError) as error:
+            common.write_json(f'{forbidden}/{name}', {})
+        assert str(error.value) == (
+            f'cannot write {forbidden}/{name}: Permission denied; choose a place that '
+            'you may write to'
+        )
+
+
+@pytest.mark.parametrize(
+    'filename', ['/dev/null', '{d}/new', '{d}/a/b', '{d}/old', '{d}/link']
+)
+def test_name_of_a_file_that_can_be_written_is_taken(tmp_path, filename):
+    (tmp_path / 'old').touch()
+    (tmp_path / 'link').symlink_to('none')
+    common.check_file_name(filename.format(d=tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ['link', 'old']
+
+
+def test_file_in_a_forbidden_place_is_refused_before_the_work(forbidden):
+    common.check_file_name('/dev/null')  # Its directory is forbidden, too.
+    with pytest.raises(common.FileError) as error:
+        common.check_file_name(f'{forbidden}/new/x')
+    assert str(error.value) == (
+        f'{forbidden}/new/x cannot be written: no permission in {forbidden}; choose '
+        'another place'
+    )
+
+
+@pytest.mark.parametrize(
+    'write', [common.check_file_name, lambda name: common.write_json(name, {})]
+)
+def test_file_above_the_directory_to_make_is_named(tmp_path, write):
+    (tmp_path / 'file').touch()
+    with pytest.raises(common.FileError) as error:
+        write(str(tmp_path / 'file' / 'a' / 'b' / 'x.json'))
+    assert str(error.value) == f'{tmp_path}/file is a file, a directory was expected'
+
+
+def test_full_disk_names_the_file_that_was_to_be_written(tmp_path, small_files):
+    small_files(4)
+    with pytest.raises(common.FileError) as error:
+        common.write_json(str(tmp_path / 'x.json'), {'a': 1})
+    assert str(error.value) == (
+        f'cannot write {tmp_path}/x.json: File too large; raise the limit on the size '
+        'of files, or choose another place'
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_name_as_long_as_can_be_is_written(tmp_path):
+    name = 'ü' * 125 + '.json'  # 255 bytes.
+    common.write_json(str(tmp_path / name), {})
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_fails_beside_the_writing_is_not_blamed_on_it(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError) as error,
+        common.complete_file(str(tmp_path / 'x')),
+    ):
+        (tmp_path / 'image.jpg').read_bytes()
+    assert error.value.filename == str(tmp_path / 'image.jpg')
+    with (
+        pytest.raises(OSError, match='Input/output') as error,
+        common.complete_file(str(tmp_path / 'x')),
+    ):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # It may be a read.
+    assert not isinstance(error.value, common.FileError)
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+@pytest.mark.parametrize('size', [1, 10**6])  # Within Python's buffer, and beyond it.
+def test_output_without_room_is_one_line(size):
+    code = (
+        'import sys, common; sys.argv = ["x.py"];'
+        f'common.run(lambda: print("a" * {size}))'
+    )
+    with open('/dev/full', 'w') as full:
+        process = run_buffered(code, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.returncode == 1
+    (line,) = process.stderr.splitlines()
+    assert line.startswith('x.py: error: ')
+    assert line.endswith(
+        'No space left on device; make room there, or choose another place'
+    )
+
+
+def test_command_without_stdout_works():
+    code = 'import common; common.run(lambda: print(1))'
+    process = subprocess.run(
+        ['bash', '-c', f"'{sys.executable}' -c '{code}' >&-"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+    )
+    assert (process.returncode, process.stderr) == (0, b'')
 
 
 @pytest.mark.parametrize(
@@ -417,3 +677,48 @@ def test_free_memory_is_read_or_unknown(tmp_path):
     file.write_text('MemTotal: 9 kB\nMemAvailable:    3 kB\n')
     assert common.free_memory(file) == 3 * 1024
     assert common.free_memory(tmp_path / 'none') is None
+
+
+def test_total_memory_counts_swap(tmp_path):
+    file = tmp_path / 'meminfo'
+    file.write_text('MemTotal: 9 kB\nHugePages_Total: 0\nSwapTotal: 4 kB\n')
+    assert common.total_memory(file) == 13 * 1024
+    file.write_text('MemTotal: 9 kB\n')
+    assert common.total_memory(file) == 9 * 1024
+    assert common.total_memory(tmp_path / 'none') is None
+
+
+@pytest.mark.parametrize('total', [1.5e12, None])
+def test_what_may_fit_is_tried(monkeypatch, total):
+    monkeypatch.setattr(common, 'total_memory', lambda: total)
+    common.refuse_impossible(1.5e12, 'it', 'lower it')
+
+
+def test_what_cannot_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(common, 'total_memory', lambda: 16e9)
+    with pytest.raises(common.InputError) as error:
+        common.refuse_impossible(1.536e12, 'a batch', 'lower --batch_p')
+    assert str(error.value) == (
+        'a batch needs about 1536.0 GB, this machine has 16.0 GB of memory and swap; '
+        'lower --batch_p'
+    )
+
+
+# --- TensorFlow's start ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'error, shown', [(KeyboardInterrupt, ''), (ImportError, 'no such GPU\n')]
+)
+def test_chatter_of_an_interrupted_start_is_dropped(monkeypatch, capfd, error, shown):
+    """Of a failed one it is shown: it may say why."""
+
+    def import_module(name):
+        os.write(2, b'no such GPU\n')  # As C code does.
+        raise error
+
+    monkeypatch.setattr(common.importlib, 'import_module', import_module)
+    with pytest.raises(error):
+        common.start_tensorflow()
+    print('ours', file=sys.stderr)
+    assert capfd.readouterr().err == f'{shown}ours\n'

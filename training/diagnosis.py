@@ -192,6 +192,12 @@ def memory_table(network, optimizer, batch_size, net_size, free):
     activations += GRADIENTS_IN_TRANSIT * largest
     images = BATCHES_IN_MEMORY * batch_size * math.prod(net_size) * 3 * 4
     needed = activations + gradients + images + RUNTIME_BYTES
+    if free is not None:  # It is the main memory that is needed.
+        common.refuse_impossible(
+            needed,
+            f'a batch of {batch_size} images of {net_size[0]}x{net_size[1]} pixels',
+            'lower --batch_p or the net input, or choose a smaller --model_name',
+        )
     advice = None
     if free is not None and needed > free:
         advice = (

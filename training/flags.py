@@ -224,7 +224,7 @@ def add_data_flags(parser):
     )
     data.add_argument(
         '--seed',
-        type=common.non_negative_int,
+        type=common.seed,
         help='Of batches, augmentation and initial weights: the same seed, the same '
         'run. Drawn and stored in args.json when absent.',
     )

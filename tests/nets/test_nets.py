@@ -279,7 +279,7 @@ def test_last_stride_of_1_doubles_the_resolution_with_the_same_weights():
 def test_last_stride_is_refused_by_nets_without_a_choice():
     with pytest.raises(
         ValueError,
-        match='--last_stride 1 is not for --model_name small_stripes, whose strides',
+        match='last_stride 1 is not for the net small_stripes, whose strides',
     ):
         model.build_model('small_stripes', 'direct', 7, last_stride=1)
 
