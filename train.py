@@ -99,7 +99,6 @@ def main(argv=None):
         learner = build_learner(run, args.seed, args.experiment_root, replicas)
         weights = load_weights(learner, run.network, args.resume, replicas)
         steps = range(learner.state.step, args.train_iterations)
-        # Before the first image is read: it refuses what needs too much memory.
         notes += describe_run(
             run, args.seed, previous, sampler, learner, steps, weights, replicas
         )
@@ -346,6 +345,8 @@ def open_feed(wanted, sampler, paths, steps, is_dry_run, replicas):
 
 def describe_run(run, seed, previous, sampler, learner, steps, weights, replicas):
     """Return the tables on data, network, training, memory and disk, list of str.
+
+    Called before images are read: it refuses what needs too much memory.
 
     Args:
         run: the settings.Settings.

@@ -169,7 +169,7 @@ def to_words(stored_parser, name, value, default):
     items = value if isinstance(value, list) else [value]
     if is_switch and isinstance(value, bool):
         return [f'--{name}'] * value
-    if value is None and default is None:
+    if value is None and default is None and name not in SEVERAL:
         return []
     is_list = isinstance(value, list) and name not in SEVERAL
     if is_switch or is_list or not all(type(i) in (str, int, float) for i in items):

@@ -347,7 +347,7 @@ def test_flags_are_compared_without_directories_and_data_by_content(data, tmp_pa
     shared = []
     for directory in (data, shutil.copytree(data, tmp_path / 'copy')):
         argv = tiny_run.flags(directory, tmp_path / 'exp')
-        args, _ = flags.parse_args(train.__doc__, argv)
+        args = flags.parse_args(train.__doc__, argv).args
         pids, fids = datasets.read(directory / 'train.csv')[:2]
         shared.append(resuming.to_share(vars(args), pids, fids))
     assert shared[0] == shared[1]

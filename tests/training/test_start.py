@@ -210,8 +210,8 @@ def test_what_is_hardly_meant_is_warned_of(data, tmp_path, more, warning):
         ),
         (
             ['--experiment_root', ''],
-            '--experiment_root: an empty text given, a path expected; perhaps a shell '
-            'variable is not set',
+            "--experiment_root: '' given, a path expected (of a variable that is not "
+            'set?); the current directory is .',
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_image_of_two_identities_is_refused(data, tmp_path, texts, message):
 @pytest.mark.parametrize('flag', ['--train_set', '--val_set', '--val_query'])
 def test_empty_name_of_a_csv_is_not_the_working_directory(capsys, data, tmp_path, flag):
     line = refuse(capsys, tiny_run.flags(data, tmp_path / 'exp', flag, ''))
-    assert f'argument {flag}: an empty text given, a path expected' in line
+    assert f"argument {flag}: '' given, a path expected" in line
     assert not (tmp_path / 'exp').exists()
 
 
