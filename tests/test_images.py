@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import golden_recipe
 import images
-from data import _folders
 
 READS = golden_recipe.load_json('images.json')
 FOLDER = golden_recipe.GOLDEN / 'images'
@@ -39,9 +38,10 @@ def test_read_image_stretches_as_tensorflow_1(tmp_path):
     np.testing.assert_array_equal(image[0, :, 0], [0, 50, 100, 100])
 
 
-@pytest.mark.parametrize('suffix', _folders.IMAGE_SUFFIXES)
+# What OpenCV writes; tests/test_make_csv.py looks at all that is listed.
+@pytest.mark.parametrize('suffix', ['.bmp', '.jpe', '.jpeg', '.jpg', '.png'])
 @pytest.mark.parametrize('channels', [1, 3, 4])
-def test_every_format_that_make_csv_lists_can_be_read(tmp_path, suffix, channels):
+def test_grey_and_transparent_images_can_be_read(tmp_path, suffix, channels):
     filename = tmp_path / f'grey{suffix}'
     pixels = np.full((6, 4, channels), 90, np.uint8)
     filename.write_bytes(cv2.imencode(suffix, pixels)[1].tobytes())
