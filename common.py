@@ -86,16 +86,50 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # --- flags -----------------------------------------------------------------------
 
 
-class HelpFormatter(
-    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
-):
-    """Keep the docstring's line breaks and show every default."""
+# Columns that a description is filled to, and characters of choices in a usage line.
+MOST_COLUMNS = 78
+MOST_CHOICES = 40
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Fill a docstring's paragraphs, list long choices once, show every default."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # The docstring's own lines are too long for a terminal; what is indented is
+        # meant to be copied.
+        return '\n\n'.join(
+            super(argparse.RawDescriptionHelpFormatter, self)._fill_text(
+                paragraph, min(width, MOST_COLUMNS), indent
+            )
+            if not paragraph.startswith(' ')
+            else paragraph
+            for paragraph in text.strip('\n').split('\n\n')
+        )
+
+    def _metavar_formatter(
+        self, action: argparse.Action, default_metavar: str
+    ) -> Callable[[int], tuple[str, ...]]:
+        if has_long_choices(action):
+            return lambda size: (default_metavar,) * size
+        return super()._metavar_formatter(action, default_metavar)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        if text is not None and has_long_choices(action):
+            text += f' One of {", ".join(map(str, action.choices or ()))}.'
         # 'None' and 'False' as a default say nothing a reader can use.
-        if action.default is None or action.default is False:
-            return action.help
-        return super()._get_help_string(action)
+        has_default = not any(
+            action.default is nothing for nothing in (None, False, argparse.SUPPRESS)
+        )
+        if text is not None and has_default and action.option_strings:
+            text += ' (default: %(default)s)'
+        return text
+
+
+def has_long_choices(action: argparse.Action) -> bool:
+    """Say whether an argument's choices are too long to stand in a usage line."""
+    is_ours = action.metavar is None and isinstance(action.choices, tuple | list)
+    return is_ours and len(','.join(map(str, action.choices or ()))) > MOST_CHOICES
 
 
 class Parser(argparse.ArgumentParser):

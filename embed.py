@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Embed the images of a CSV data set with a trained network.
 
-    python embed.py --experiment_root ~/exp/market --dataset data/market1501_query.csv
+    python embed.py --experiment_root ~/exp/market \\
+        --dataset data/market1501_query.csv
 
 Reads args.json and the newest checkpoint. Writes `emb`, float32 [N, D], in CSV order,
 with `fid` and `pid`, to market1501_query_embeddings.h5 in the experiment root; with

@@ -2,7 +2,8 @@
 """Learn an embedding of images with a triplet loss, batch-hard by default.
 
     python train.py --experiment_root ~/exp/market \\
-        --train_set data/market1501_train.csv --image_root ~/Market-1501-v15.09.15 \\
+        --train_set data/market1501_train.csv \\
+        --image_root ~/Market-1501-v15.09.15 \\
         --initial_checkpoint resnet_v1_50.ckpt --flip_augment --crop_augment
 
 Writes args.json, train.log, checkpoint-STEP.* and TensorBoard events to the

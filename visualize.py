@@ -19,7 +19,7 @@ A query whose PID the gallery lacks, such as `unknown`, is ranked too, without b
 with --order unmatched, with --pid, or where no query has a match.
 
     python visualize.py curves a.json b.json --output_dir pictures
-    python visualize.py projector --dataset data/market1501_query.csv --embeddings ...
+    python visualize.py projector --dataset data/market1501_query.csv ...
 
 draw the JSON files of evaluate.py, and write embeddings for TensorBoard; `python
 visualize.py curves --help` explains the first, `projector --help` the second.
@@ -64,7 +64,8 @@ DEFAULTS = {'.html': Default(100, 'worst'), '.png': Default(8, 'spread')}
 
 CURVES = """Draw the scores of one or several evaluations.
 
-    python visualize.py curves a.json b.json --labels ours theirs --output_dir pictures
+    python visualize.py curves a.json b.json --labels ours theirs \\
+        --output_dir pictures
 
 Writes cmc.png: the share of queries with a match among the k nearest. Where the JSON
 file was made with `evaluate.py --thresholds`, also roc.png (is it the same identity?

@@ -265,6 +265,7 @@ def add_optimisation_flags(parser):
         '--loss',
         default='batch_hard',
         choices=tuple(loss.LOSS_CHOICES),
+        metavar='LOSS',
         help='What is optimised, a function of loss.py: batch_hard (the hardest pairs '
         'of each anchor), batch_all (all triplets), batch_all_nonzero (those not yet '
         'solved), batch_sample (pairs drawn by distance), lifted, lifted_general; see '
