@@ -141,11 +141,13 @@ def test_pictures_are_drawn(story):
 
 def test_a_net_and_a_head_are_choices_once_their_files_are_there(story):
     story.run('python train.py --help')
-    usage = ' '.join(story.outputs.pop('python train.py --help').split())
-    (net_choices,) = set(re.findall(r'--model_name \{(.*?)\}', usage))
-    (head_choices,) = set(re.findall(r'--head_name \{(.*?)\}', usage))
-    assert {'two_convs', 'strided_convs'} <= set(net_choices.split(','))
-    assert {'fc256', 'two_layers'} <= set(head_choices.split(','))
+    text = ' '.join(story.outputs.pop('python train.py --help').split())
+    nets, heads = (
+        re.search(f'--{name}_name {name.upper()}_NAME .*?One of (.*?)\\. ', text)[1]
+        for name in ('model', 'head')
+    )
+    assert {'two_convs', 'strided_convs'} <= set(nets.split(', '))
+    assert {'fc256', 'two_layers'} <= set(heads.split(', '))
     for name in ('two_convs', 'strided_convs'):
         root = story.home / 'experiments' / name
         assert json.loads((root / 'args.json').read_text())['model_name'] == name
