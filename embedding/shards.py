@@ -22,6 +22,7 @@ h5py = common.lazy_import('h5py')
 FREE_FLAGS = {
     'experiment_root',
     'image_root',
+    'allow_outside_image_root',
     'dataset',
     'csv_header',
     'filename',
