@@ -717,6 +717,15 @@ def replace(filename: str, temporary: str) -> None:
     os.replace(temporary, filename)
 
 
+def sync(path: str) -> None:
+    """Wait until a file, or the names in a directory, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def send(temporary: str, filename: str) -> None:
     """Copy a complete temporary file to what is_stream."""
     own = find_own_output(os.stat(filename))

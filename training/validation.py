@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+import checkpoints
 import common
 import datasets
 import excluders
@@ -135,6 +136,34 @@ def describe_overlap(held_out, train_pids):
     ]
 
 
+def read_best(held_out, state):
+    """Return the record of the best weights, a dict, or None if there is none yet.
+
+    Args:
+        held_out: a HeldOut; the scores of other images cannot be compared.
+        state: checkpoints.TrainingState.
+    """
+    best = checkpoints.read_best(state.directory)
+    is_comparable = best and best.get('checksum') == held_out.checksum
+    return best if is_comparable else None
+
+
+def last_step(held_out, state):
+    """Return the number of updates before the last validation that is recorded.
+
+    That is `state.step` where nothing is validated, or nothing told: earlier versions
+    recorded the best validation alone.
+
+    Args:
+        held_out: a HeldOut, or None.
+        state: checkpoints.TrainingState.
+    """
+    if held_out is None:
+        return state.step
+    best = read_best(held_out, state)
+    return 0 if best is None else best.get('last', state.step)
+
+
 class Validator:
     """Validates, reports it, and keeps the best weights of the run.
 
@@ -158,10 +187,7 @@ class Validator:
         self.metric = metric
         self.state = state
         self.journal = journal
-        best = state.read_best()
-        # The scores of other images cannot be compared.
-        is_comparable = best and best.get('checksum') == held_out.checksum
-        self.best = best if is_comparable else None
+        self.best = read_best(held_out, state)
 
     def embed(self):
         """Return the embeddings of the held-out images, float32; see HeldOut.score.
@@ -192,8 +218,16 @@ class Validator:
             )
             return
         if self.best is None or scores.mAP > self.best['mAP']:
-            checksum = self.held_out.checksum
-            self.best = {'step': done, 'checksum': checksum, **scores._asdict()}
-            self.state.save_best(self.best)
+            self.best = self.state.save_best(
+                {
+                    'step': done,
+                    'last': done,
+                    'checksum': self.held_out.checksum,
+                    **scores._asdict(),
+                }
+            )
+        else:
+            self.best = {**self.best, 'last': done}
+            self.state.record_best(self.best)
         secs = time.perf_counter() - started
         self.journal.write_validation(done, scores, self.best, secs)
