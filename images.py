@@ -94,7 +94,9 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> None:
+def check_all(
+    filenames: Sequence[str], logger: logging.Logger, quiet: bool
+) -> list[tuple[int, int]]:
     """Decode every image file once, in parallel, and name all that cannot be read.
 
     Args:
@@ -102,18 +104,23 @@ def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> 
         logger: gets a warning for each that cannot be read, and why.
         quiet: whether there is no progress bar.
 
+    Returns:
+        [(height, width), ...], N of them.
+
     Raises:
         InputError: some cannot be read; names the first ten.
     """
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(filenames))
-    # Of the pixels, a number is kept: the memory stays small.
-    dataset = dataset.map(lambda filename: tf.size(decode(filename)), tf.data.AUTOTUNE)
-    sizes = iter(dataset)
-    unreadable = []
+    # Of the pixels, the shape is kept: the memory stays small.
+    dataset = dataset.map(lambda filename: tf.shape(decode(filename)), tf.data.AUTOTUNE)
+    shapes = iter(dataset)
+    sizes, unreadable = [], []
     hidden = True if quiet else None  # None: shown on a terminal only.
     for filename in common.tqdm.tqdm(filenames, unit=' images', disable=hidden):
         try:
-            next(sizes)  # After an error, the iterator goes on with the next file.
+            # After an error, the iterator goes on with the next file.
+            height, width, _ = next(shapes).numpy().tolist()
+            sizes.append((height, width))
         except tf.errors.OpError as error:
             found = find_unreadable([filename])
             _, reason = found or (filename, common.tensorflow_reason(error))
@@ -125,6 +132,7 @@ def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> 
             f'{", ".join(unreadable[:MOST_NAMED])}); replace them, or remove them and '
             'their lines in the CSV'
         )
+    return sizes
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
