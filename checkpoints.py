@@ -8,10 +8,8 @@ experiments of the original code and our own, whose keys are the same names.
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
-import pathlib
 import shutil
 import types
 import typing
@@ -112,9 +110,9 @@ class WeightsFile:
             )
         try:
             self.reader = tf.train.load_checkpoint(prefix)
-        except (tf.errors.OpError, ValueError) as error:
+            shapes = self.reader.get_variable_to_shape_map()
+        except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
             raise common.InputError(f'{prefix} is not a readable checkpoint') from error
-        shapes = self.reader.get_variable_to_shape_map()
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
 
@@ -523,16 +521,16 @@ class TrainingState:
             os.rmdir(complete)
 
     def read_best(self) -> dict[str, Any] | None:
-        """Return what save_best recorded last, a dict, or None if there is no best."""
+        """Return what save_best recorded last, a dict, or None if there is no best.
+
+        Raises:
+            InputError: it is no JSON object.
+        """
         self.finish_best()
-        filename = os.path.join(self.directory, BEST_RECORD)
-        try:
-            record = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-        except FileNotFoundError:
+        if not exists(os.path.join(self.directory, BEST_NAME)):
             return None
-        except ValueError as error:
-            raise common.InputError(f'{filename} is not valid JSON: {error}') from error
-        return record if exists(os.path.join(self.directory, BEST_NAME)) else None
+        filename = os.path.join(self.directory, BEST_RECORD)
+        return common.read_object(filename) if os.path.exists(filename) else None
 
     def fingerprint(self) -> int:
         """Return a number that differs where a variable differs."""

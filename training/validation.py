@@ -1,11 +1,13 @@
 """Score held-out identities while a net is trained; what evaluate.py would say."""
 
+import os
 import time
 import typing
 import zlib
 
 import numpy as np
 
+import checkpoints
 import common
 import datasets
 import excluders
@@ -135,6 +137,29 @@ def describe_overlap(held_out, train_pids):
     ]
 
 
+def read_best(state):
+    """Return the record of the best weights so far, a dict; None: there are none.
+
+    Args:
+        state: checkpoints.TrainingState.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = state.read_best()
+    if record is None:
+        return None
+    step, score = record.get('step'), record.get('mAP')
+    is_score = type(score) in (int, float) and 0 <= score <= 1  # NaN is none.
+    if type(step) is not int or step < 0 or not is_score:
+        filename = os.path.join(state.directory, checkpoints.BEST_RECORD)
+        raise common.InputError(
+            f'{filename} has no step and mAP; expected what a validation writes: '
+            'restore it, or remove it, and the next validation chooses anew'
+        )
+    return record
+
+
 class Validator:
     """Validates, reports it, and keeps the best weights of the run.
 
@@ -158,7 +183,7 @@ class Validator:
         self.metric = metric
         self.state = state
         self.journal = journal
-        best = state.read_best()
+        best = read_best(state)
         # The scores of other images cannot be compared.
         is_comparable = best and best.get('checksum') == held_out.checksum
         self.best = best if is_comparable else None
