@@ -42,13 +42,12 @@ DAMAGES = (
 
 
 @contextlib.contextmanager
-def reading(filename: str, expected: str, remedy: str = '') -> Iterator[None]:
+def reading(filename: str, expected: str) -> Iterator[None]:
     """Let what a damaged file makes readers raise be an InputError.
 
     Args:
         filename: of the file, the beginning of the message.
         expected: what the file is not, such as 'a complete HDF5 file'.
-        remedy: end of the message.
     """
     try:
         yield
@@ -56,9 +55,7 @@ def reading(filename: str, expected: str, remedy: str = '') -> Iterator[None]:
         raise
     except DAMAGES as error:
         reason = str(error) or type(error).__name__
-        raise common.InputError(
-            f'{filename} is not {expected} ({reason}){remedy}'
-        ) from error
+        raise common.InputError(f'{filename} is not {expected} ({reason})') from error
 
 
 def open_hdf5(filename: str) -> Any:

@@ -316,12 +316,13 @@ def read_checksum(embs: Any) -> int | None:
     return None if stored is None else int(stored)
 
 
-def check_checksum(stored: int, checksum: int, filename: str) -> None:
+def check_checksum(stored: int | None, checksum: int, filename: str) -> None:
     """Raise InputError unless the stored checksum of numbers is the one they have."""
     if stored != checksum:
         raise common.InputError(
             f'{filename} is damaged: its numbers have the checksum {checksum}, '
-            f'{stored} was stored with them; embed again, or copy it again'
+            f'{"none" if stored is None else stored} was stored with them; embed '
+            'again, or copy it again'
         )
 
 

@@ -227,29 +227,28 @@ def read_header(filename, part, has_variants):
     Raises:
         ValueError: it is damaged, or something else.
     """
-    with (
-        array_files.reading(
-            *(filename, 'a complete file of embed.py --shard'),
-            f'; compute it again with --shard {part}',
-        ),
-        array_files.open_hdf5(filename) as file,
-    ):
-        attributes = {name: str(value) for name, value in file.attrs.items()}
-        origin = json.loads(attributes.pop(ORIGIN))
-        shape = array_files.find_hdf5(file, name_embeddings(has_variants)).shape
-        return Header(
-            Shard(origin.pop('index'), origin.pop('count')),
-            dict(json.loads(attributes.pop('args'))),
-            # The directory may be another one on another machine.
-            {'checkpoint': os.path.basename(attributes['checkpoint'])}
-            | {'versions': attributes['versions']}
-            | origin,
-            attributes,
-            shape,
-            embedding_files.read_fids(
-                array_files.find_hdf5(file, 'fid'), shape[-2], filename
-            ),
-        )
+    try:
+        with array_files.open_hdf5(filename) as file:
+            attributes = {name: str(value) for name, value in file.attrs.items()}
+            origin = json.loads(attributes.pop(ORIGIN))
+            shape = array_files.find_hdf5(file, name_embeddings(has_variants)).shape
+            fids = array_files.find_hdf5(file, 'fid')
+            return Header(
+                Shard(origin.pop('index'), origin.pop('count')),
+                dict(json.loads(attributes.pop('args'))),
+                # The directory may be another one on another machine.
+                {'checkpoint': os.path.basename(attributes['checkpoint'])}
+                | {'versions': attributes['versions']}
+                | origin,
+                attributes,
+                shape,
+                embedding_files.read_fids(fids, shape[-2], filename),
+            )
+    except array_files.DAMAGES as error:
+        raise common.InputError(
+            f'{filename} is not a complete file of embed.py --shard ({error}); compute '
+            f'it again with --shard {part}'
+        ) from error
 
 
 def name_embeddings(has_variants):
@@ -295,5 +294,4 @@ def read(filenames, batch_size, has_variants):
                 checksum = embedding_files.update_checksum(checksum, batch)
                 yield range(done, done + batch.shape[1]), batch
                 done += batch.shape[1]
-            if stored is not None:
-                embedding_files.check_checksum(stored, checksum, filename)
+            embedding_files.check_checksum(stored, checksum, filename)

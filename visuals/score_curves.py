@@ -31,7 +31,7 @@ def read_scores(filename):
         OSError: it cannot be read.
         ValueError: it is not such a file.
     """
-    scores = common.read_object(filename)
+    scores = common.read_object(filename, 'a JSON file of evaluate.py')
     if not is_drawable(scores):
         raise common.InputError(
             f'{filename} has no mAP and CMC, or an incomplete ROC or histogram; '
@@ -137,7 +137,7 @@ def draw_roc(scores_of_label):
     """
     figure = new_figure(4.4)
     axes = figure.subplots()
-    lowest = 1.0
+    lowest = 0.5  # An axis from 1 to 1 is none.
     for number, (label, scores) in enumerate(scores_of_label.items()):
         fpr, tpr = (np.array(scores['roc'][name]) for name in ('fpr', 'tpr'))
         # Without rounding a log axis cannot show 0.
