@@ -53,6 +53,9 @@ TRAINING_NAMES = (STEP_NAME, *SCALE_NAMES.values(), 'beta1_power', 'beta2_power'
 TENSORFLOW_NAMES = ('save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH')
 
 
+# What TensorFlow raises of a checkpoint that is damaged.
+DAMAGES = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
+
 # Where a run keeps what it remembers of its past, beside weights and moments.
 MEMORY_SCOPE = 'memory/'
 
@@ -111,7 +114,7 @@ class WeightsFile:
         try:
             self.reader = tf.train.load_checkpoint(prefix)
             shapes = self.reader.get_variable_to_shape_map()
-        except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        except DAMAGES as error:
             raise common.InputError(f'{prefix} is not a readable checkpoint') from error
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
@@ -124,7 +127,7 @@ class WeightsFile:
         """
         try:
             return self.reader.get_tensor(self.key_of[name])
-        except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        except DAMAGES as error:
             raise common.InputError(
                 f'{self.prefix} is damaged: {name} cannot be read'
             ) from error
