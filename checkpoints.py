@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
@@ -64,6 +63,9 @@ UNUSED_PARTS = ('logits', 'Logits')
 TRAINING_NAMES = (STEP_NAME, *SCALE_NAMES.values(), 'beta1_power', 'beta2_power')
 TENSORFLOW_NAMES = ('save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH')
 
+
+# What TensorFlow raises of a checkpoint that is damaged.
+DAMAGES = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
 # Where a run keeps what it remembers of its past, beside weights and moments.
 MEMORY_SCOPE = 'memory/'
@@ -126,9 +128,9 @@ class WeightsFile:
             )
         try:
             self.reader = tf.train.load_checkpoint(prefix)
-        except (tf.errors.OpError, ValueError) as error:
+            shapes = self.reader.get_variable_to_shape_map()
+        except DAMAGES as error:
             raise DamagedError(f'{prefix} is not a readable checkpoint') from error
-        shapes = self.reader.get_variable_to_shape_map()
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
 
@@ -140,7 +142,7 @@ class WeightsFile:
         """
         try:
             return self.reader.get_tensor(self.key_of[name])
-        except (tf.errors.OpError, IndexError, RuntimeError) as error:
+        except DAMAGES as error:
             raise DamagedError(
                 f'{self.prefix} is damaged: {name} cannot be read'
             ) from error
@@ -303,12 +305,15 @@ def read_best(directory: str) -> dict[str, Any] | None:
         InputError: it cannot be read.
     """
     filename = os.path.join(directory, BEST_RECORD)
-    try:
-        record = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    if not os.path.exists(filename):
         return None
-    except ValueError as error:
-        raise common.InputError(f'{filename} is not valid JSON: {error}') from error
+    record = common.read_object(filename)
+    name = record.get('checkpoint', BEST_NAME)
+    if not isinstance(name, str) or not BEST_FILES.fullmatch(name):
+        raise common.InputError(
+            f'{filename} has {name!r} as its checkpoint; expected what a validation '
+            'writes, such as best-3000: restore it, or remove it'
+        )
     return record if exists(os.path.join(directory, name_of_best(record))) else None
 
 

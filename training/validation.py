@@ -1,5 +1,6 @@
 """Score held-out identities while a net is trained; what evaluate.py would say."""
 
+import os
 import time
 import typing
 import zlib
@@ -136,14 +137,38 @@ def describe_overlap(held_out, train_pids):
     ]
 
 
+def read_record(state):
+    """Return the record of the best weights so far, a dict; None: there are none.
+
+    Args:
+        state: checkpoints.TrainingState.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = checkpoints.read_best(state.directory)
+    if record is None:
+        return None
+    step, score = record.get('step'), record.get('mAP')
+    is_score = type(score) in (int, float) and 0 <= score <= 1  # NaN is none.
+    steps = step, record.get('last', step)
+    if not is_score or not all(type(s) is int and s >= 0 for s in steps):
+        filename = os.path.join(state.directory, checkpoints.BEST_RECORD)
+        raise common.InputError(
+            f'{filename} has no step and mAP; expected what a validation writes: '
+            'restore it, or remove it, and the next validation chooses anew'
+        )
+    return record
+
+
 def read_best(held_out, state):
-    """Return the record of the best weights, a dict, or None if there is none yet.
+    """Return what read_record does, or None if it is of another validation.
 
     Args:
         held_out: a HeldOut; the scores of other images cannot be compared.
         state: checkpoints.TrainingState.
     """
-    best = checkpoints.read_best(state.directory)
+    best = read_record(state)
     is_comparable = best and best.get('checksum') == held_out.checksum
     return best if is_comparable else None
 

@@ -148,9 +148,9 @@ def test_resumed_run_remembers_the_best(finished, tmp_path):
     root = tmp_path / 'exp'
     shutil.copytree(finished, root)
     record = json.loads((root / 'best.json').read_text())
-    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'step': 1}))
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 1.0, 'step': 1}))
     tiny_run.resume(root, '--train_iterations', '6', '--val_every', '1')
-    assert '(best mAP 200.00% after iteration 1)' in log_of(root)
+    assert '(best mAP 100.00% after iteration 1)' in log_of(root)
     assert json.loads((root / 'best.json').read_text())['step'] == 1
 
 
@@ -158,7 +158,7 @@ def test_best_of_other_images_does_not_count(data, finished, tmp_path):
     root = tmp_path / 'exp'
     shutil.copytree(finished, root)
     record = json.loads((root / 'best.json').read_text())
-    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'checksum': 1}))
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 1.0, 'checksum': 1}))
     tiny_run.resume(root, '--train_iterations', '6')
     assert json.loads((root / 'best.json').read_text())['step'] == 6
 
