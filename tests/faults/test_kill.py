@@ -36,6 +36,13 @@ AT_CALL = 'a seccomp filter counts what changes files'
 OF_A_RUN = 'iterations since the last checkpoint; made again, the same tensors and best'
 
 
+def for_each_command(first):
+    """Return the mark of a test of each command; its faults begin at FAULTS[first]."""
+    faults = FAULTS[first : first + len(NAMES)]
+    pairs = list(zip(NAMES, faults, strict=True))
+    return pytest.mark.parametrize('name, fault', pairs, ids=NAMES)
+
+
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """Return a directory with train.csv and its images."""
@@ -103,7 +110,7 @@ FEW = {'train.py': 3, 'embed.py': 1, 'embed.py --shard': 1, 'embed.py --merge': 
 FEW_TORN = {'train.py': 1, 'embed.py': 1, 'embed.py --shard': 0, 'embed.py --merge': 0}
 
 
-@pytest.mark.parametrize('name, fault', zip(NAMES, FAULTS[:4]), ids=NAMES)
+@for_each_command(0)
 def test_kill_before_a_call_loses_nothing(story, name, fault, every_fault, reliability):
     numbers = pick([call.n for call in story.calls], FEW[name], every_fault)
     faults = disturb(story, 'kill', numbers)
@@ -121,7 +128,7 @@ def test_kill_before_a_call_loses_nothing(story, name, fault, every_fault, relia
     )
 
 
-@pytest.mark.parametrize('name, fault', zip(NAMES, FAULTS[4:8]), ids=NAMES)
+@for_each_command(4)
 def test_kill_in_a_write_loses_nothing(story, name, fault, every_fault, reliability):
     writes = [call.n for call in story.calls if call.name == 'write']
     numbers = pick(writes[1:-1], FEW_TORN[name], every_fault)
@@ -136,7 +143,7 @@ def test_kill_in_a_write_loses_nothing(story, name, fault, every_fault, reliabil
     )
 
 
-@pytest.mark.parametrize('name, fault', zip(NAMES, FAULTS[8:12]), ids=NAMES)
+@for_each_command(8)
 def test_results_are_on_the_disk_before_they_have_their_name(
     story, name, fault, reliability
 ):
