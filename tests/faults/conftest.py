@@ -20,6 +20,29 @@ def every_fault():
     return os.environ.get('FAULTS') == 'all'
 
 
+@pytest.fixture(scope='session')
+def data(tmp_path_factory):
+    """Return a directory with train.csv and its images."""
+    import tiny_run
+
+    directory = tmp_path_factory.mktemp('data')
+    tiny_run.write_dataset(directory)
+    return directory
+
+
+@pytest.fixture(scope='session')
+def all_stories(data, tmp_path_factory):
+    """Return {name: stories.Story} of a run and of embeddings."""
+    import stories  # It imports TensorFlow, which not every file here needs.
+
+    directory = tmp_path_factory.mktemp('stories').resolve()
+    copies = directory / 'copies'
+    copies.mkdir()
+    train = stories.train(data, directory / 'exp', copies)
+    embed = stories.embed(data, train.after, directory / 'exp', copies)
+    return {story.name: story for story in (train, *embed)}
+
+
 class Reliability:
     """Where a test puts what it found out.
 

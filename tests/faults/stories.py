@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 import typing
 
 import doomed
@@ -39,6 +40,7 @@ class Story(typing.NamedTuple):
         before: pathlib.Path of a copy of what is there before, or None: nothing.
         after: pathlib.Path of a copy of what is there afterwards.
         calls: list of doomed.Call, of the undisturbed run.
+        secs: that it took.
     """
 
     name: str
@@ -47,7 +49,8 @@ class Story(typing.NamedTuple):
     root: pathlib.Path
     before: pathlib.Path | None
     after: pathlib.Path
-    calls: list
+    calls: list = ()
+    secs: float = 0.0
 
 
 def tell(name, command, argv, root, copies, before=None):
@@ -57,14 +60,16 @@ def tell(name, command, argv, root, copies, before=None):
         name, command, argv, root, before: see Story.
         copies: pathlib.Path of a directory for Story.after.
     """
-    story = Story(name, command, argv, root, before, copies / name, [])
+    story = Story(name, command, argv, root, before, copies / name)
     restart(story)
     # Where no faults can be injected, there are still those that need no library.
     fault = None if doomed.find_reason() else doomed.Fault(root)
+    started = time.perf_counter()
     outcome = doomed.run(command, argv, fault)
     assert outcome.code == 0, outcome.said
+    secs = time.perf_counter() - started
     shutil.copytree(root, story.after)
-    return story._replace(calls=outcome.calls)
+    return story._replace(calls=outcome.calls, secs=secs)
 
 
 def restart(story):
@@ -72,6 +77,31 @@ def restart(story):
     shutil.rmtree(story.root, ignore_errors=True)
     if story.before is not None:
         shutil.copytree(story.before, story.root)
+
+
+def find(told, name, fault, reliability):
+    """Return the Story of a name; skip the test if nothing can be injected here.
+
+    Args:
+        told: {name: Story}.
+        name: of one.
+        fault: to be injected, as the table calls it.
+        reliability: the fixture.
+    """
+    reason = doomed.find_reason()
+    if reason is not None:
+        reliability.skip(fault, reason)
+    return told[name]
+
+
+def pick(numbers, how_many, every_fault):
+    """Return all, or the first, the last and some between, `how_many` of them."""
+    if every_fault or how_many >= len(numbers):
+        return numbers
+    if how_many == 1:
+        return [numbers[len(numbers) // 2]]
+    last = len(numbers) - 1
+    return [numbers[i * last // (how_many - 1)] for i in range(how_many)]
 
 
 def train(data, root, copies):
@@ -87,6 +117,11 @@ def train_flags(data, root, num_steps):
         *('--checkpoint_frequency', '1', '--val_every', '1'),
         *('--val_set', str(data / 'train.csv'), '--val_excluder', 'diagonal'),
     )
+
+
+def resume_flags(root):
+    """Return the flags that go on with a run."""
+    return ['--experiment_root', str(root), '--resume']
 
 
 def embed_flags(data, root):
@@ -115,6 +150,40 @@ def embed(data, trained, root, copies):
     flags = [*argv, '--merge']
     joined = tell('embed.py --merge', 'embed', flags, root, copies, parts.after)
     return [whole, part, joined]
+
+
+def score_flags(data, root):
+    """Return the flags of what reads embeddings: evaluate.py and visualize.py."""
+    embeddings = str(root / 'train_embeddings.h5')
+    return [
+        *('--query_dataset', str(data / 'train.csv'), '--query_embeddings', embeddings),
+        *('--gallery_dataset', str(data / 'train.csv')),
+        *('--gallery_embeddings', embeddings, '--excluder', 'diagonal', '--quiet'),
+    ]
+
+
+def write(data, embedded, root, copies):
+    """Return the Stories of the other commands that write files.
+
+    Args:
+        data: pathlib.Path of a directory with train.csv.
+        embedded: pathlib.Path of a run with embeddings.
+        root, copies: see embed.
+    """
+    scores = score_flags(data, root)
+    json_flags = [*scores, '--filename', str(root / 'scores.json')]
+    pages = [str(root / 'page.html'), str(root / 'page.png')]
+    page_flags = [*scores, '--image_root', str(data), '--filename', *pages]
+    people = data / 'people'
+    for pid in ('a', 'b'):
+        (people / pid).mkdir(parents=True, exist_ok=True)
+        tiny_run.write_noise(people / pid / '1.png', seed=1)
+    csv_flags = ['folder', str(people), '--output_dir', str(root), '--quiet']
+    return [
+        tell('evaluate.py', 'evaluate', json_flags, root, copies, embedded),
+        tell('visualize.py', 'visualize', page_flags, root, copies, embedded),
+        tell('make_csv.py', 'make_csv', csv_flags, root, copies),
+    ]
 
 
 # --- what must hold --------------------------------------------------------------
@@ -209,7 +278,7 @@ def compare(path, expected):
         assert_same_state(
             *(read_checkpoint(p.parent, p.stem) for p in (path, expected))
         )
-    elif path.suffix == '.h5':
+    elif path.suffix in ('.h5', '.csv', '.html', '.png'):
         assert path.read_bytes() == expected.read_bytes()
 
 
@@ -221,7 +290,7 @@ def repeat(story):
     """
     if story.command != 'train':
         return doomed.run(story.command, story.argv)
-    resume = ['--experiment_root', str(story.root), '--resume']
+    resume = resume_flags(story.root)
     if (story.root / 'checkpoint').exists():
         return doomed.run('train', resume)
     again = doomed.run('train', story.argv)

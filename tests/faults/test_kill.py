@@ -7,13 +7,10 @@ disturbed, bit for bit, and nothing under a final name was damaged at any time.
 import os
 import random
 import signal
-import time
 
 import doomed
 import pytest
 import stories
-
-import tiny_run
 
 FAULTS = (
     'SIGKILL at each system call of train.py',
@@ -41,44 +38,6 @@ def for_each_command(first):
     faults = FAULTS[first : first + len(NAMES)]
     pairs = list(zip(NAMES, faults, strict=True))
     return pytest.mark.parametrize('name, fault', pairs, ids=NAMES)
-
-
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """Return a directory with train.csv and its images."""
-    directory = tmp_path_factory.mktemp('data')
-    tiny_run.write_dataset(directory)
-    return directory
-
-
-@pytest.fixture(scope='module')
-def all_stories(data, tmp_path_factory):
-    """Return {name: stories.Story}."""
-    directory = tmp_path_factory.mktemp('stories').resolve()
-    copies = directory / 'copies'
-    copies.mkdir()
-    train = stories.train(data, directory / 'exp', copies)
-    embed = stories.embed(data, train.after, directory / 'exp', copies)
-    return {story.name: story for story in (train, *embed)}
-
-
-@pytest.fixture
-def story(request, reliability):
-    """Return the stories.Story of a name, or skip the test, which has `fault`, too."""
-    reason = doomed.find_reason()
-    if reason is not None:
-        reliability.skip(request.node.callspec.params['fault'], reason)
-    return request.getfixturevalue('all_stories')[request.node.callspec.params['name']]
-
-
-def pick(numbers, how_many, every_fault):
-    """Return all, or the first, the last and some between, `how_many` of them."""
-    if every_fault or how_many >= len(numbers):
-        return numbers
-    if how_many == 1:
-        return [numbers[len(numbers) // 2]]
-    last = len(numbers) - 1
-    return [numbers[i * last // (how_many - 1)] for i in range(how_many)]
 
 
 def disturb(story, action, numbers):
@@ -111,8 +70,11 @@ FEW_TORN = {'train.py': 1, 'embed.py': 1, 'embed.py --shard': 0, 'embed.py --mer
 
 
 @for_each_command(0)
-def test_kill_before_a_call_loses_nothing(story, name, fault, every_fault, reliability):
-    numbers = pick([call.n for call in story.calls], FEW[name], every_fault)
+def test_kill_before_a_call_loses_nothing(
+    all_stories, name, fault, every_fault, reliability
+):
+    story = stories.find(all_stories, name, fault, reliability)
+    numbers = stories.pick([call.n for call in story.calls], FEW[name], every_fault)
     faults = disturb(story, 'kill', numbers)
     assert not faults, '\n'.join(faults)
     reliability.add(
@@ -129,9 +91,12 @@ def test_kill_before_a_call_loses_nothing(story, name, fault, every_fault, relia
 
 
 @for_each_command(4)
-def test_kill_in_a_write_loses_nothing(story, name, fault, every_fault, reliability):
+def test_kill_in_a_write_loses_nothing(
+    all_stories, name, fault, every_fault, reliability
+):
+    story = stories.find(all_stories, name, fault, reliability)
     writes = [call.n for call in story.calls if call.name == 'write']
-    numbers = pick(writes[1:-1], FEW_TORN[name], every_fault)
+    numbers = stories.pick(writes[1:-1], FEW_TORN[name], every_fault)
     faults = disturb(story, 'tear', numbers)
     assert not faults, '\n'.join(faults)
     reliability.add(
@@ -145,8 +110,9 @@ def test_kill_in_a_write_loses_nothing(story, name, fault, every_fault, reliabil
 
 @for_each_command(8)
 def test_results_are_on_the_disk_before_they_have_their_name(
-    story, name, fault, reliability
+    all_stories, name, fault, reliability
 ):
+    story = stories.find(all_stories, name, fault, reliability)
     renames = [call for call in story.calls if call.name == 'rename']
     assert renames
     faults = stories.find_unsynced(story.calls, story.root)
@@ -161,20 +127,21 @@ def test_results_are_on_the_disk_before_they_have_their_name(
     )
 
 
-def test_kill_at_random_moments_loses_nothing(data, tmp_path, every_fault, reliability):
-    num_kills, num_steps = (200, 6) if every_fault else (3, stories.NUM_STEPS)
-    root = tmp_path.resolve() / 'exp'
-    argv = stories.train_flags(data, root, num_steps)
-    started = time.perf_counter()
-    story = stories.tell('train.py', 'train', argv, root, tmp_path)
-    secs = time.perf_counter() - started
+def test_kill_at_random_moments_loses_nothing(
+    data, all_stories, tmp_path, every_fault, reliability
+):
+    story, num_kills = all_stories['train.py'], 3
+    if every_fault:
+        root, num_kills = tmp_path.resolve() / 'exp', 200
+        argv = stories.train_flags(data, root, 6)
+        story = stories.tell('train.py', 'train', argv, root, tmp_path)
     rng = random.Random(1)  # How far a process gets until then differs anyway.
     faults, done = [], 0
     while done < num_kills:
         stories.restart(story)
-        while done < num_kills and is_killed(story, rng.uniform(0, secs)):
+        while done < num_kills and is_killed(story, rng.uniform(0, story.secs)):
             done += 1
-            faults += [f'kill {done}: {one}' for one in stories.find_damage(root)]
+            faults += [f'kill {done}: {one}' for one in stories.find_damage(story.root)]
         faults += [f'after kill {done}: {one}' for one in stories.find_fault(story)]
     assert not faults, '\n'.join(faults)
     reliability.add(
@@ -193,9 +160,9 @@ def is_killed(story, secs):
         story: of train.py.
         secs: from its start.
     """
-    resume = ['--experiment_root', str(story.root), '--resume']
     has_begun = (story.root / 'checkpoint').exists()
-    process = doomed.start('train', resume if has_begun else story.argv)
+    argv = stories.resume_flags(story.root) if has_begun else story.argv
+    process = doomed.start('train', argv)
     process.join(secs)
     if process.exitcode is None:
         os.kill(process.pid, signal.SIGKILL)
