@@ -167,7 +167,7 @@ def be(command, argv, fault, library, log, said):
     common.run(module.main)
 
 
-def run(command, argv, fault=None, timeout=120):
+def run(command, argv, fault=None, timeout=300):
     """Run a command to its end; return the Outcome.
 
     Args:
