@@ -7,16 +7,17 @@ experiments of the original code and our own, whose keys are the same names.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import types
 import typing
 import zlib
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -44,9 +45,17 @@ SLOT_NAMES = {
     keras.optimizers.SGD: {'momentum': 'Momentum'},
 }
 
-# The best checkpoint of a run that validates, and what is told of it.
+# The best checkpoint of a run that validates is called so by users. The record names
+# its files, so that replacing the record replaces all at once.
 BEST_NAME = 'best'
 BEST_RECORD = 'best.json'
+BEST_FILES = re.compile(r'best(-\d+(-again)?)?')
+
+# The other checkpoints of a run, by the number of updates.
+NUMBERED = re.compile(r'checkpoint-(\d+)')
+
+# What TensorFlow and the original read to find the newest one.
+INDEX_FILE = 'checkpoint'
 
 # What a file may hold beyond our variables: the classifier of the pretraining, and
 # what follows from the step or concerns TensorFlow itself.
@@ -54,6 +63,9 @@ UNUSED_PARTS = ('logits', 'Logits')
 TRAINING_NAMES = (STEP_NAME, *SCALE_NAMES.values(), 'beta1_power', 'beta2_power')
 TENSORFLOW_NAMES = ('save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH')
 
+
+# What TensorFlow raises of a checkpoint that is damaged.
+DAMAGES = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
 # Where a run keeps what it remembers of its past, beside weights and moments.
 MEMORY_SCOPE = 'memory/'
@@ -89,6 +101,10 @@ def shorten(names: Sequence[str]) -> str:
     return f' ({", ".join(names[:3])}{more})' if names else ''
 
 
+class DamagedError(common.InputError):
+    """A checkpoint is there, but cannot be read."""
+
+
 class WeightsFile:
     """The arrays of a checkpoint by TensorFlow 1 name, read when asked for.
 
@@ -112,9 +128,9 @@ class WeightsFile:
             )
         try:
             self.reader = tf.train.load_checkpoint(prefix)
-        except (tf.errors.OpError, ValueError) as error:
-            raise common.InputError(f'{prefix} is not a readable checkpoint') from error
-        shapes = self.reader.get_variable_to_shape_map()
+            shapes = self.reader.get_variable_to_shape_map()
+        except DAMAGES as error:
+            raise DamagedError(f'{prefix} is not a readable checkpoint') from error
         self.key_of = {name_of_key(key): key for key in shapes}
         self.shapes = {name: tuple(shapes[key]) for name, key in self.key_of.items()}
 
@@ -126,8 +142,8 @@ class WeightsFile:
         """
         try:
             return self.reader.get_tensor(self.key_of[name])
-        except (tf.errors.OpError, IndexError, RuntimeError) as error:
-            raise common.InputError(
+        except DAMAGES as error:
+            raise DamagedError(
                 f'{self.prefix} is damaged: {name} cannot be read'
             ) from error
 
@@ -173,14 +189,13 @@ def latest(directory: str) -> str:
         if exists(os.path.join(directory, name)):
             return os.path.join(directory, name)
         raise common.MissingFileError(
-            f'{directory}/checkpoint names {name}, which is not there; '
-            'restore it, or let that file name another one (embed.py also takes '
-            '--checkpoint)'
+            f'{directory}/{INDEX_FILE} names {name}, which is not there; restore it'
+            f'{describe_whole(directory, name)}'
         )
-    if os.path.lexists(os.path.join(directory, 'checkpoint')):
+    if os.path.lexists(os.path.join(directory, INDEX_FILE)):
         raise common.MissingFileError(
-            f'{directory}/checkpoint cannot be read; expected the index file that '
-            'train.py writes: restore it (embed.py also takes --checkpoint)'
+            f'{directory}/{INDEX_FILE} cannot be read; expected the index file that '
+            f'train.py writes: restore it{describe_whole(directory)}'
         )
     raise common.MissingFileError(
         f'no checkpoint in {directory}; expected the index file `checkpoint` and the '
@@ -215,14 +230,12 @@ def find(directory: str, name: str | None = None) -> str:
     """
     if name is None:
         return latest(directory)
+    if name == BEST_NAME:
+        name = name_of_best(read_best(directory))
     prefix = os.path.join(directory, name)
     if not exists(prefix):
-        names = [
-            file.removesuffix('.index')
-            for file in os.listdir(directory)
-            if file.endswith('.index')
-        ]
-        names.sort(key=lambda name: (len(name), name))  # checkpoint-9 before -10.
+        # checkpoint-9 is before checkpoint-10.
+        names = sorted(index_names(directory), key=lambda name: (len(name), name))
         more = ', ...' if len(names) > 5 else ''
         raise common.MissingFileError(
             f'{directory} has no checkpoint {name}; expected one of '
@@ -231,6 +244,120 @@ def find(directory: str, name: str | None = None) -> str:
             else f'{directory} has no checkpoint {name}, nor any other'
         )
     return prefix
+
+
+def numbered(directory: str) -> list[str]:
+    """Return the names of a directory's checkpoints with numbers, in their order."""
+    return sorted(filter(NUMBERED.fullmatch, index_names(directory)), key=number_of)
+
+
+def index_names(directory: str) -> list[str]:
+    """Return the names of a directory's checkpoints in the new format, in no order."""
+    files = os.listdir(directory) if os.path.isdir(directory) else []
+    return [f.removesuffix('.index') for f in files if f.endswith('.index')]
+
+
+def number_of(name: str) -> int:
+    """Return N of checkpoint-N."""
+    match = NUMBERED.fullmatch(name)
+    assert match is not None
+    return int(match[1])
+
+
+def describe_whole(directory: str, damaged: str | None = None) -> str:
+    """Return which checkpoint to take instead of a damaged one, the end of a message.
+
+    Args:
+        directory: of both.
+        damaged: name of the one that cannot be read, if it has any.
+    """
+    for name in reversed(numbered(directory)):
+        if name != damaged and is_whole(os.path.join(directory, name)):
+            return f'; the newest whole one is {name}: --checkpoint {name} takes it'
+    return '; no other numbered checkpoint there is whole'
+
+
+def is_whole(prefix: str) -> bool:
+    """Say whether all of a checkpoint can be read."""
+    try:
+        weights = WeightsFile(prefix)
+        for name in weights.shapes:
+            weights.read(name)
+    except common.InputError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def naming_another(prefix: str) -> Iterator[None]:
+    """Let the error of a damaged checkpoint say which other one is whole."""
+    try:
+        yield
+    except DamagedError as error:
+        directory, name = os.path.split(prefix)
+        raise DamagedError(f'{error}{describe_whole(directory, name)}') from error
+
+
+def read_best(directory: str) -> dict[str, Any] | None:
+    """Return what TrainingState.save_best recorded last, or None if there is no best.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    filename = os.path.join(directory, BEST_RECORD)
+    if not os.path.exists(filename):
+        return None
+    record = common.read_object(filename)
+    name = record.get('checkpoint', BEST_NAME)
+    if not isinstance(name, str) or not BEST_FILES.fullmatch(name):
+        raise common.InputError(
+            f'{filename} has {name!r} as its checkpoint; expected what a validation '
+            'writes, such as best-3000: restore it, or remove it'
+        )
+    return record if exists(os.path.join(directory, name_of_best(record))) else None
+
+
+def name_of_best(record: dict[str, Any] | None) -> str:
+    """Return the name of the best checkpoint's files; BEST_NAME in earlier versions.
+
+    Args:
+        record: of read_best.
+    """
+    return BEST_NAME if record is None else record.get('checkpoint', BEST_NAME)
+
+
+def write(directory: str, name: str, checkpoint: tf.train.Checkpoint) -> None:
+    """Write the files of a checkpoint; none has its name before all are on the disk.
+
+    TensorFlow would write the index in place: a power loss, or a kill, would leave
+    half of one. Here, both have their names or the index is missing.
+
+    Args:
+        directory, name: of the checkpoint; an older one of that name is replaced.
+        checkpoint: what to write.
+    """
+    partial = os.path.join(directory, f'.{name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.makedirs(partial)
+        checkpoint.write(os.path.join(partial, name))
+        files = sorted(os.listdir(partial))  # NAME.data-..., then NAME.index.
+        for file in files:
+            common.sync(os.path.join(partial, file))
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(directory, f'{name}.index'))
+        for file in files:
+            os.replace(os.path.join(partial, file), os.path.join(directory, file))
+        common.sync(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove(directory: str, name: str) -> None:
+    """Remove the files of a checkpoint, first the one without which it is none."""
+    for file in (f'{name}.index', f'{name}.data-00000-of-00001'):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(directory, file))
 
 
 def restore(
@@ -339,7 +466,8 @@ def load_weights(model: keras.Model, prefix: str) -> Report:
         FileNotFoundError, ValueError: see WeightsFile and restore.
     """
     variables = variables_by_name(model)
-    return restore(variables, WeightsFile(prefix), prefix, is_stored=True)
+    with naming_another(prefix):
+        return restore(variables, WeightsFile(prefix), prefix, is_stored=True)
 
 
 def load_body(
@@ -419,6 +547,9 @@ class TrainingState:
         memory: {name: tf.Variable} of what else a run remembers; the names begin with
             MEMORY_SCOPE. A checkpoint may lack it.
         keep: how many of the newest checkpoints `save` leaves; 0: all.
+
+    Attributes:
+        saved_step: of the newest checkpoint, or None if there is none yet.
     """
 
     def __init__(
@@ -433,16 +564,17 @@ class TrainingState:
         self.directory = directory
         self.memory = memory or {}
         self.is_writer = is_writer
+        self.keep = keep
+        self.saved_step: int | None = None
         self.variables = variables_by_name(model) | name_optimizer_variables(
             optimizer, model.trainable_variables
         )
         # Keys are names of variables, never of Python attributes: a refactoring must
         # not orphan anybody's checkpoint.
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(**self.variables, **self.memory),
-            directory,
-            max_to_keep=keep or None,
-            checkpoint_name='checkpoint',
+        self.checkpoint = tf.train.Checkpoint(**self.variables, **self.memory)
+        slots = [name for name in self.variables if is_slot(name, self.variables)]
+        self.without_slots = tf.train.Checkpoint(
+            **{k: v for k, v in self.variables.items() if k not in slots}
         )
 
     @property
@@ -471,68 +603,67 @@ class TrainingState:
             f'cannot write {name} to {self.directory}',
             '; earlier checkpoints are unharmed',
         ):
-            try:
-                self.manager.save(checkpoint_number=step)
-            except BaseException:
-                # TensorFlow leaves the half of a file that it could write.
-                half = os.path.join(self.directory, f'{name}_temp')
-                shutil.rmtree(half, ignore_errors=True)
-                raise
+            write(self.directory, name, self.checkpoint)
+            self.go_on_from(name)
 
-    def save_best(self, record: dict[str, Any]) -> None:
-        """Write weights and step as `best`, and what is told of them to best.json.
+    def go_on_from(self, newest: str) -> None:
+        """Let the index name a checkpoint as the newest, and remove what is too old.
 
-        The old files stay until the new ones are complete.
+        Later ones, which a run has that goes on from an earlier one, are none of its.
+        """
+        self.saved_step = number_of(newest)
+        names = [n for n in numbered(self.directory) if number_of(n) <= self.saved_step]
+        kept = names[-self.keep :]  # All, if it is 0.
+        # As TensorFlow 1 writes it.
+        lines = [
+            f'model_checkpoint_path: "{newest}"',
+            *(f'all_model_checkpoint_paths: "{name}"' for name in kept),
+        ]
+        with common.complete_file(os.path.join(self.directory, INDEX_FILE)) as file:
+            pathlib.Path(file).write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        for name in names:
+            if name not in kept:
+                remove(self.directory, name)
+
+    def save_best(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Write weights and step as the best checkpoint, and what is told of them.
+
+        The record is the last to be replaced. The files of the best before stay until
+        the next: somebody may be reading them.
 
         Args:
-            record: what JSON can express.
+            record: what JSON can express, with the number of updates as `step`.
+
+        Returns:
+            The record as it is stored: with `checkpoint`, the name of the files.
 
         Raises:
             OSError: the disk is full or not writable.
         """
-        slots = [name for name in self.variables if is_slot(name, self.variables)]
-        weights = {k: v for k, v in self.variables.items() if k not in slots}
-        partial, complete = (
-            os.path.join(self.directory, f'.{BEST_NAME}.{state}')
-            for state in ('partial', 'complete')
-        )
-        shutil.rmtree(partial, ignore_errors=True)
-        with common.writing(f'cannot write {BEST_NAME} to {self.directory}'):
+        before = name_of_best(read_best(self.directory))
+        name = f'{BEST_NAME}-{record["step"]}'
+        if name == before:  # What it names is never half there.
+            name += '-again'
+        with common.writing(f'cannot write {name} to {self.directory}'):
+            write(self.directory, name, self.without_slots)
+            record = {**record, 'checkpoint': name}
             try:
-                os.makedirs(partial)
-                tf.train.Checkpoint(**weights).write(os.path.join(partial, BEST_NAME))
-                common.write_json(os.path.join(partial, BEST_RECORD), record)
-                os.rename(partial, complete)
+                self.record_best(record)
             except BaseException:
-                shutil.rmtree(partial, ignore_errors=True)
+                remove(self.directory, name)  # Nobody knows of it.
                 raise
-            self.finish_best()
+            for other in index_names(self.directory):
+                if BEST_FILES.fullmatch(other) and other not in (name, before):
+                    remove(self.directory, other)
+        return record
 
-    def finish_best(self) -> None:
-        """Move a complete new `best` to its place, now or after an interruption.
+    def record_best(self, record: dict[str, Any]) -> None:
+        """Write what is told of the best checkpoint; see save_best.
 
-        Several files cannot be replaced at one instant; being complete elsewhere, they
-        can be moved again.
+        Raises:
+            OSError: the disk is full or not writable.
         """
-        complete = os.path.join(self.directory, f'.{BEST_NAME}.complete')
-        if os.path.isdir(complete):
-            for name in sorted(os.listdir(complete)):
-                os.replace(
-                    os.path.join(complete, name), os.path.join(self.directory, name)
-                )
-            os.rmdir(complete)
-
-    def read_best(self) -> dict[str, Any] | None:
-        """Return what save_best recorded last, a dict, or None if there is no best."""
-        self.finish_best()
-        filename = os.path.join(self.directory, BEST_RECORD)
-        try:
-            record = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise common.InputError(f'{filename} is not valid JSON: {error}') from error
-        return record if exists(os.path.join(self.directory, BEST_NAME)) else None
+        common.write_json(os.path.join(self.directory, BEST_RECORD), record)
 
     def fingerprint(self) -> int:
         """Return a number that differs where a variable differs."""
@@ -551,9 +682,13 @@ class TrainingState:
         Raises:
             FileNotFoundError, ValueError: see WeightsFile and restore.
         """
-        weights = WeightsFile(prefix)
-        remembered = {k: v for k, v in self.memory.items() if k in weights.shapes}
-        report = restore(self.variables | remembered, weights, prefix, is_stored=True)
+        with naming_another(prefix):
+            weights = WeightsFile(prefix)
+            remembered = {k: v for k, v in self.memory.items() if k in weights.shapes}
+            report = restore(
+                self.variables | remembered, weights, prefix, is_stored=True
+            )
+        self.saved_step = self.step
         return report._replace(
             loaded=[name for name in report.loaded if name not in remembered]
         )

@@ -718,6 +718,15 @@ def replace(filename: str, temporary: str) -> None:
     os.replace(temporary, filename)
 
 
+def sync(path: str) -> None:
+    """Wait until a file, or the names in a directory, would survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def send(temporary: str, filename: str) -> None:
     """Copy a complete temporary file to what is_stream."""
     own = find_own_output(os.stat(filename))
@@ -765,6 +774,28 @@ def write_json(filename: str, content: object) -> None:
         pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
 
 
+def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Args:
+        filename: of the file.
+        expected: what it should hold, for the message.
+
+    Raises:
+        OSError: it cannot be read.
+        InputError: it is no JSON, or holds something else.
+    """
+    try:
+        content = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f'{filename} is not valid JSON: {error}') from error
+    if not isinstance(content, dict):
+        raise InputError(
+            f'{filename} holds a {type(content).__name__}, expected {expected}'
+        )
+    return content
+
+
 def read_args(experiment_root: str) -> dict[str, Any]:
     """Return the flags stored in `experiment_root`/args.json as a dict.
 
@@ -778,12 +809,4 @@ def read_args(experiment_root: str) -> dict[str, Any]:
             f'no args.json in {experiment_root}; expected a directory that train.py '
             'wrote, check --experiment_root'
         )
-    try:
-        stored = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f'{filename} is not valid JSON: {error}') from error
-    if not isinstance(stored, dict):
-        raise InputError(
-            f'{filename} holds a {type(stored).__name__}, expected an object of flags'
-        )
-    return stored
+    return read_object(filename, 'an object of flags')

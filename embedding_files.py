@@ -11,12 +11,13 @@ import json
 import math
 import os
 import typing
-import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+import array_files
 import common
 import datasets
 
@@ -33,6 +34,12 @@ NUMBERS_CHECKED = 2**24
 Names = Sequence[str] | np.ndarray
 
 NAMES = ('emb', 'embs')  # Of the embeddings in a file, the first that is there.
+
+# What a file is to be, for messages.
+HDF5 = 'a complete HDF5 file; expected what embed.py writes'
+
+# The attribute of embeddings with a checksum of their numbers.
+CHECKSUM = 'crc32'
 
 # Rows copied at once when images were left out; bounds the memory.
 ROWS_COPIED = 4096
@@ -117,8 +124,11 @@ def load(
         )
     if embedded_fids is not None:
         check_fids(fids, embedded_fids, csv_file, embeddings_file)
-    check_finite(embs, fids, embeddings_file)
-    return EmbeddedDataset(pids, fids, cids, embs if streams else np.asarray(embs))
+    with array_files.reading(embeddings_file, HDF5):
+        if not streams:
+            array_files.refuse_huge(embs, f'{embeddings_file} {list(embs.shape)}')
+        check_numbers(embs, fids, embeddings_file)
+        return EmbeddedDataset(pids, fids, cids, embs if streams else np.asarray(embs))
 
 
 # --- files of embeddings ---------------------------------------------------------
@@ -148,17 +158,7 @@ def open_embeddings(filename: str) -> tuple[Any, Names | None]:
 
 def open_numpy(filename: str) -> tuple[Any, Names | None]:
     """Open the embeddings of a .npy or .npz file; see open_embeddings."""
-    try:
-        content = np.load(filename, mmap_mode='r')
-        if isinstance(content, np.ndarray):
-            arrays = {'emb': content}
-        else:
-            with content:
-                arrays = {name: content[name] for name in content.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise common.InputError(
-            f'{filename} is not a complete NumPy file of numbers ({error})'
-        ) from error
+    arrays = array_files.load_numpy(filename)
     names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
     if (len(names) != 1 and names[:1] != ['emb']) or not is_matrix(arrays[names[0]]):
         found = ', '.join(f'{n} {list(a.shape)} {a.dtype}' for n, a in arrays.items())
@@ -175,25 +175,21 @@ def open_numpy(filename: str) -> tuple[Any, Names | None]:
 
 def open_hdf5(filename: str) -> tuple[Any, Names | None]:
     """Open the embeddings of an HDF5 file; see open_embeddings."""
-    try:
-        file = h5py.File(filename, 'r')
-        embs: Any = next((file[name] for name in NAMES if name in file), None)
+    with array_files.reading(filename, HDF5):
+        # The file is closed once nobody holds the data set any more.
+        file = array_files.open_hdf5(filename)
+        found = (array_files.find_hdf5(file, name) for name in NAMES)
+        embs: Any = next((one for one in found if one is not None), None)
         if not is_embedding_matrix(embs):
             with file:
                 raise common.InputError(
                     f'{filename} has no embeddings; expected an HDF5 data set emb of '
                     f'shape [N, D], found {describe_datasets(file)}'
                 )
-        # The file is closed once nobody holds the data set any more.
-        fids = None
-        if 'fid' in file:
-            fids = read_fids(file['fid'], len(embs), filename)
+        fids = array_files.find_hdf5(file, 'fid')
+        if fids is not None:
+            fids = read_fids(fids, len(embs), filename)
         return embs, fids
-    except OSError as error:
-        raise common.InputError(
-            f'{filename} is not a complete HDF5 file; expected what embed.py writes '
-            f'({error})'
-        ) from error
 
 
 def read_fids(fids: Any, num_rows: int, filename: str) -> list[str]:
@@ -245,12 +241,15 @@ def is_matrix(array: Any) -> bool:
 
 def describe_datasets(file: Any) -> str:
     """Return the members of an HDF5 file with shape and type, as text."""
-    members = [
-        f'{name} {list(member.shape)} {member.dtype}'
-        if isinstance(member, h5py.Dataset)
-        else f'{name}/'
-        for name, member in file.items()
-    ]
+    members = []
+    for name in file:
+        if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            members.append(f'{name}, a link')
+        elif isinstance(member := file[name], h5py.Dataset):
+            shape = 'no shape' if member.shape is None else list(member.shape)
+            members.append(f'{name} {shape} {member.dtype}')
+        else:
+            members.append(f'{name}/')
     return ', '.join(members) or 'nothing'
 
 
@@ -279,19 +278,51 @@ def check_fids(
         )
 
 
-def check_finite(embs: Any, fids: Names, embeddings_file: str) -> None:
-    """Raise ValueError naming the first embedding with a NaN or an infinity."""
+def check_numbers(embs: Any, fids: Names, embeddings_file: str) -> None:
+    """Raise InputError if embeddings are damaged, or one has a NaN or an infinity."""
     bad_rows = []
+    stored, checksum = read_checksum(embs), 0
     rows_at_once = max(1, NUMBERS_CHECKED // embs.shape[1])
     for start in range(0, len(embs), rows_at_once):
-        is_finite = np.isfinite(embs[start : start + rows_at_once]).all(axis=1)
+        rows = embs[start : start + rows_at_once]
+        if stored is not None:
+            checksum = update_checksum(checksum, rows[None])
+        is_finite = np.isfinite(rows).all(axis=1)
         bad_rows += (start + np.flatnonzero(~is_finite)).tolist()
+    if stored is not None:
+        check_checksum(stored, checksum, embeddings_file)
     if bad_rows:
         row = bad_rows[0]
         raise common.InputError(
             f'{len(bad_rows)} of {len(embs)} embeddings in {embeddings_file} have NaN '
             f'or infinite values (first: row {row + 1}, {fids[row]}); no distance to '
             'them exists, embed again'
+        )
+
+
+def update_checksum(checksum: int, batch: np.ndarray) -> int:
+    """Return the checksum of embeddings and a batch [A, B, D] after them.
+
+    It is of the numbers, image by image: neither their place in the file, nor how many
+    are read at once, nor the type that is stored change it.
+    """
+    numbers = np.ascontiguousarray(batch.swapaxes(0, 1), '<f4')
+    return zlib.crc32(numbers.data, checksum)
+
+
+def read_checksum(embs: Any) -> int | None:
+    """Return the checksum stored with embeddings, or None: not every file has one."""
+    stored = getattr(embs, 'attrs', {}).get(CHECKSUM)
+    return None if stored is None else int(stored)
+
+
+def check_checksum(stored: int | None, checksum: int, filename: str) -> None:
+    """Raise InputError unless the stored checksum of numbers is the one they have."""
+    if stored != checksum:
+        raise common.InputError(
+            f'{filename} is damaged: its numbers have the checksum {checksum}, '
+            f'{"none" if stored is None else stored} was stored with them; embed '
+            'again, or copy it again'
         )
 
 
@@ -340,17 +371,22 @@ def write(
         for name, shape in shapes.items():
             file.create_dataset(name, shape, np.float32)
         written: list[int] = []  # Positions in fids.
+        checksums = dict.fromkeys(shapes, 0)
         for rows, batch in embs:
             joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
             refuse_diverged(joined, [fids[row] for row in rows])
             places = slice(len(written), len(written) + len(rows))
             file['emb'][places] = joined
+            checksums['emb'] = update_checksum(checksums['emb'], joined[None])
             if aggregator is not None:
                 file['emb_aug'][:, places] = batch
+                checksums['emb_aug'] = update_checksum(checksums['emb_aug'], batch)
             written.extend(rows)
         if len(written) < len(fids):
             for name in shapes:
                 shorten(file, name, len(written))
+        for name, checksum in checksums.items():
+            file[name].attrs[CHECKSUM] = np.uint32(checksum)
         for name, column in (('fid', fids), ('pid', pids)):
             if column is not None:
                 values = [encode(column[row]) for row in written]

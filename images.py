@@ -166,7 +166,9 @@ def describe_bmp(filename: str) -> str | None:
     )
 
 
-def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> None:
+def check_all(
+    filenames: Sequence[str], logger: logging.Logger, quiet: bool
+) -> list[tuple[int, int]]:
     """Decode every image file once, in parallel, and name all that cannot be read.
 
     Args:
@@ -175,18 +177,23 @@ def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> 
             those that can be, but are damaged or say that they are to be turned.
         quiet: whether there is no progress bar.
 
+    Returns:
+        [(height, width), ...], N of them.
+
     Raises:
         InputError: some cannot be read; names the first ten.
     """
     hidden = True if quiet else None  # None: shown on a terminal only.
+    sizes: list[tuple[int, int]] = []
     unreadable: list[str] = []
     turned: list[str] = []
     with common.tqdm.tqdm(total=len(filenames), unit=' images', disable=hidden) as bar:
         for start in range(0, len(filenames), CHECKED_AT_ONCE):
             some = filenames[start : start + CHECKED_AT_ONCE]
-            faults = find_faults(some)
-            unreadable += faults.unreadable
-            for filename, reason in {**faults.unreadable, **faults.damaged}.items():
+            found = find_out(some)
+            sizes += found.sizes
+            unreadable += found.unreadable
+            for filename, reason in {**found.unreadable, **found.damaged}.items():
                 logger.warning(f'{filename}: {reason}')
             turned += [filename for filename in some if is_turned(filename)]
             bar.update(len(some))
@@ -202,32 +209,38 @@ def check_all(filenames: Sequence[str], logger: logging.Logger, quiet: bool) -> 
             f'{", ".join(unreadable[:MOST_NAMED])}); replace them, or remove them and '
             'their lines in the CSV'
         )
+    return sizes
 
 
-class Faults(NamedTuple):
-    """What is wrong with image files.
+class Found(NamedTuple):
+    """What decoding image files told of them.
 
     Attributes:
+        sizes: [(height, width), ...] of those that can be read, in order.
         unreadable: {filename: reason}.
         damaged: likewise, of those that give an image nevertheless.
     """
 
+    sizes: list[tuple[int, int]]
     unreadable: dict[str, str]
     damaged: dict[str, str]
 
 
-def find_faults(filenames: Sequence[str]) -> Faults:
-    """Decode image files in parallel, and return their Faults."""
+def find_out(filenames: Sequence[str]) -> Found:
+    """Decode image files in parallel, and return what is Found."""
     files = [filename for filename in filenames if os.path.isfile(filename)]
     suspects = [filename for filename in filenames if not os.path.isfile(filename)]
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(files, tf.string))
-    # Of the pixels, a number is kept: the memory stays small.
-    dataset = dataset.map(lambda filename: tf.size(decode(filename)), tf.data.AUTOTUNE)
-    sizes = iter(dataset)
+    # Of the pixels, the shape is kept: the memory stays small.
+    dataset = dataset.map(lambda filename: tf.shape(decode(filename)), tf.data.AUTOTUNE)
+    shapes = iter(dataset)
+    sizes = []
     with common.silent_stderr() as chatter:
         for filename in files:
             try:
-                next(sizes)  # After an error, the iterator goes on with the next file.
+                # After an error, the iterator goes on with the next file.
+                height, width, _ = next(shapes).numpy().tolist()
+                sizes.append((height, width))
             except tf.errors.OpError:
                 suspects.append(filename)
         is_noisy = os.fstat(chatter.fileno()).st_size > 0
@@ -239,7 +252,7 @@ def find_faults(filenames: Sequence[str]) -> Faults:
         complaint = None if filename in unreadable else find_complaint(filename)
         if complaint:
             damaged[filename] = f'it gives an image, but is damaged ({complaint})'
-    return Faults(unreadable, damaged)
+    return Found(sizes, unreadable, damaged)
 
 
 def find_complaint(filename: str) -> str:

@@ -29,6 +29,7 @@ import csv
 import importlib
 import os
 import re
+import statistics
 import sys
 import typing
 
@@ -272,8 +273,8 @@ def main_of_layout(argv):
         for split, rows in listed.items()
     }
     gaps = [*describe_gaps(listed, splits, layout.COMPLETE)]
-    if hasattr(layout, 'describe_skipped'):
-        gaps += layout.describe_skipped(args.root)
+    if hasattr(layout, 'list_warnings'):
+        gaps += layout.list_warnings(args.root, splits)
     for line in gaps:
         logger.warning(f'warning: {line}')
     prefix = args.prefix or csv_prefix(args.layout)
@@ -296,7 +297,8 @@ def main_of_table(argv):
         args.pid_column, args.fid_column, args.cid_column, args.split_column
     )
     splits = _tables.read(args.table, columns)
-    for line in _tables.describe_unknown(splits):
+    doubts = [*_tables.describe_unknown(splits), *_holdout.describe_shared(splits)]
+    for line in doubts:
         logger.warning(f'warning: {line}')
     splits = add_cameras(splits, args.cid_pattern)
     prefix = args.prefix or stem(args.table)
@@ -391,11 +393,21 @@ def add_cameras(splits, pattern):
 
 
 def check_images(splits, image_root, quiet):
-    """Raise InputError, once all are listed, if images cannot be read."""
+    """Decode every image once, and say how large they are.
+
+    Raises:
+        InputError: some cannot be read; all are listed.
+    """
     logger = common.setup_logging()
     fids = dict.fromkeys(row[1] for rows in splits.values() for row in rows)
     common.start_tensorflow()
-    images.check_all(datasets.join_paths(image_root, fids), logger, quiet)
+    sizes = images.check_all(datasets.join_paths(image_root, fids), logger, quiet)
+    if not quiet:
+        heights, widths = (
+            f'{min(side)} to {max(side)}, median {statistics.median_low(side)}'
+            for side in zip(*sizes, strict=True)
+        )
+        print(f'{len(sizes)} images can be read: height {heights}; width {widths}')
 
 
 def write_and_report(splits, output):

@@ -26,6 +26,11 @@ SMOOTHING = 50
 # The middle 80 % of a distribution: little enough to leave out its rare extremes.
 QUANTILES = (0.1, 0.5, 0.9)
 
+# What train.py writes are float32, and a histogram has 30 buckets; TensorFlow 1's have
+# up to 1550.
+LARGEST = np.finfo(np.float32).max
+MOST_BUCKETS = 10**5
+
 # Of the curves of a panel.
 LINE_STYLES = ('-', '--')
 
@@ -99,54 +104,94 @@ def read_events(experiment_root):
 
     Raises:
         FileNotFoundError: there are no events.
-        ValueError: there are, but none of train.py's curves.
+        InputError: there are, but none of train.py's curves, or damaged ones.
     """
     # Here, not above: it imports TensorFlow, which --help need not wait for.
+    from google.protobuf import message
     from tensorboard.backend.event_processing import plugin_event_accumulator
 
     events = plugin_event_accumulator.EventAccumulator(
         experiment_root, size_guidance={plugin_event_accumulator.TENSORS: 0}
     )
-    events.Reload()
+    try:
+        with np.errstate(over='ignore'):  # What then is infinite is left out.
+            events.Reload()
+    # TensorBoard reads what any program may have written.
+    except (message.DecodeError, ValueError, TypeError, RuntimeError) as error:
+        raise common.InputError(
+            f'the TensorBoard events in {experiment_root} are damaged ({error}); '
+            'restore them, or move the damaged file away'
+        ) from error
     tags = events.Tags()['tensors']
     if not tags:
         raise common.MissingFileError(
             f'no TensorBoard events in {experiment_root}; expected an experiment root '
             'of train.py'
         )
-    kinds = ('scalars', 'histograms')
-    curves = [
-        tag
-        for tag in tags
-        if events.SummaryMetadata(tag).plugin_data.plugin_name in kinds
-    ]
+    curves = {}
+    for tag, metadata in events.AllSummaryMetadata().items():
+        kind = metadata.plugin_data.plugin_name
+        if tag in tags and kind in ('scalars', 'histograms'):
+            curve = read_tag(events.Tensors(tag), kind == 'histograms')
+            if len(curve.steps):
+                curves[tag] = curve
     if not set(curves) & set(CURVES):
         raise common.InputError(
             f'none of the curves of train.py is among the TensorBoard events in '
             f'{experiment_root} (first: {min(tags)}); expected an '
             'experiment root of train.py'
         )
-    return {tag: read_tag(events.Tensors(tag)) for tag in curves}
+    return curves
 
 
-def read_tag(events):
+def read_tag(events, is_histogram):
     """Return the Curve of a tag's events.
 
-    What a resumed run did again replaces what the interrupted one had done.
+    What a resumed run did again replaces what the interrupted one had done. Values that
+    cannot be drawn are left out: of another kind, not finite, of nothing.
     """
-    from tensorboard.util import tensor_util
-
-    in_time = sorted(events, key=lambda event: event.wall_time)
-    by_step = {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in in_time}
+    by_step = {}
+    for event in sorted(events, key=lambda event: event.wall_time):
+        value = read_value(event.tensor_proto, is_histogram)
+        if value is not None:
+            by_step[event.step] = value
     steps = sorted(by_step)
     values = [by_step[step] for step in steps]
-    if values[0].ndim == 2:
+    if is_histogram and steps:
         # TensorFlow 1's histograms have as many buckets as they need.
         most = max(map(len, values))
         values = [np.pad(v, ((0, most - len(v)), (0, 0)), 'edge') for v in values]
         for histogram, step in zip(values, steps, strict=True):
             histogram[len(by_step[step]) :, 2] = 0
     return Curve(np.array(steps), np.array(values))
+
+
+def read_value(proto, is_histogram):
+    """Return the array of an event, or None if it cannot be drawn.
+
+    Args:
+        proto: TensorProto.
+        is_histogram: whether it is to be [buckets, 3] and not a number.
+    """
+    from tensorboard.util import tensor_util
+
+    shape = [dim.size for dim in proto.tensor_shape.dim]
+    # Before the array is made: a few bytes can claim any number of them.
+    if is_histogram:
+        is_fine = len(shape) == 2 and 0 < shape[0] <= MOST_BUCKETS and shape[1] == 3
+    else:
+        is_fine = shape == []
+    if not is_fine:
+        return None
+    try:
+        value = tensor_util.make_ndarray(proto)
+    except (ValueError, TypeError):
+        return None
+    if value.dtype.kind not in 'fiu' or not (np.abs(value) <= LARGEST).all():
+        return None
+    if is_histogram and not (np.all(value[:, 2] >= 0) and value[:, 2].sum() > 0):
+        return None
+    return value
 
 
 def smooth(values):

@@ -3,6 +3,8 @@
 #
 #   ./test.sh            everything
 #   ./test.sh -k loss    arguments go to pytest
+#   ./test.sh --faults   inject all faults of tests/faults, within an hour, and write
+#                        docs/reliability.md; ./test.sh injects a selection
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
@@ -10,6 +12,12 @@ cd "$here"
 # The tests' requirements include the commands': whoever runs both scripts keeps one
 # environment.
 setup_venv requirements.txt requirements-dev.txt
+
+if [ "${1:-}" = --faults ]; then
+  shift
+  echo '== pytest, every fault'
+  FAULTS=all exec "$python" -m pytest -n auto tests/faults --reliability "$@"
+fi
 
 echo '== ruff check'
 "$python" -m ruff check .

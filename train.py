@@ -86,11 +86,11 @@ def main(argv=None):
     devices.prepare(args.distribute)
     common.start_tensorflow()
     run = settings.group(args)
-    is_new = not (args.resume or args.dry_run)
     with (
         devices.connect(args.distribute) as replicas,
-        experiment.ExperimentRoot(args.experiment_root, is_new, replicas) as root,
+        open_root(args, replicas) as root,
     ):
+        notes += root.notes
         args.seed = agree(vars(args), run.batches.size, data, replicas)
         held_out = read_held_out(run.validation, replicas.is_chief)
         notes += validation.describe_overlap(held_out, data.pids)
@@ -100,7 +100,8 @@ def main(argv=None):
             data.pids, run.batches.batch_p, run.batches.batch_k, args.seed
         )
         learner = build_learner(run, args.seed, args.experiment_root, replicas)
-        weights = load_weights(learner, run.network, args.resume, replicas)
+        source = find_weights(args.experiment_root, args.resume, args.checkpoint)
+        weights = load_weights(learner, run.network, source, replicas)
         steps = range(learner.state.step, args.train_iterations)
         notes += describe_run(
             run, args.seed, previous, sampler, learner, steps, weights, replicas
@@ -113,7 +114,8 @@ def main(argv=None):
         logger = open_log(root.directory, args.dry_run, args.quiet, replicas.is_chief)
         warnings += warn_of_devices(args.precision, args.distribute, replicas)
         say([*notes, *cache_notes], warnings, logger)
-        if args.dry_run or not steps:
+        schedule = make_schedule(run, args.val_every, steps, held_out, learner.state)
+        if args.dry_run or not (steps or schedule.is_overdue):
             say_without_training(args.dry_run, feed, steps, logger)
             return
 
@@ -122,12 +124,7 @@ def main(argv=None):
             run, data, steps, root, learner.state, overfit, logger, replicas
         )
         done = loop.train(
-            loop.Schedule(
-                steps,
-                run.optimizer.learning_rate,
-                args.checkpoint_frequency,
-                args.val_every,
-            ),
+            schedule,
             feed,
             sampler.pid_codes,
             make_train_step(run, learner, args.seed, replicas),
@@ -138,6 +135,20 @@ def main(argv=None):
         )
         say_what_was_learned(overfit, logger)
         conclude(done, args.train_iterations, args.experiment_root, logger)
+
+
+def open_root(args, replicas):
+    """Return the experiment.ExperimentRoot of a run, a context.
+
+    Args:
+        args: the flags.
+        replicas: of devices.connect; one process writes, and of a dry run, none.
+    """
+    return experiment.ExperimentRoot(
+        args.experiment_root,
+        is_new=not args.resume,
+        is_writer=replicas.is_chief and not args.dry_run,
+    )
 
 
 def load_train_sets(train_sets, image_roots, has_header=False, allows_outside=False):
@@ -279,13 +290,24 @@ def build_learner(run, seed, experiment_root, replicas):
     return Learner(network, optimizer, state)
 
 
-def load_weights(learner, network, is_resumed, replicas):
+def find_weights(experiment_root, is_resumed, name):
+    """Return the prefix of the checkpoint that a run goes on with; None: it is new.
+
+    Args:
+        experiment_root: directory of the run.
+        is_resumed: whether it goes on.
+        name: of the checkpoint; None: the newest.
+    """
+    return checkpoints.find(experiment_root, name) if is_resumed else None
+
+
+def load_weights(learner, network, resumed, replicas):
     """Give a run the weights that it begins or goes on with; return what to say.
 
     Args:
         learner: a Learner.
         network: a settings.Network.
-        is_resumed: whether it goes on with its newest checkpoint.
+        resumed: of find_weights.
         replicas: of devices.connect.
 
     Raises:
@@ -293,9 +315,8 @@ def load_weights(learner, network, is_resumed, replicas):
             same weights.
     """
     source = network.initial_checkpoint
-    if is_resumed:
-        source = checkpoints.latest(learner.state.directory)
-        said = f'resuming {source}: {learner.state.load(source)}'
+    if resumed is not None:
+        said = f'resuming {resumed}: {learner.state.load(resumed)}'
     elif source is None:
         said = 'no --initial_checkpoint: all variables start random'
     else:
@@ -427,6 +448,8 @@ def store(values, state):
     common.write_json(filename, resuming.to_json(values))
     if not values['resume']:
         state.save(0)
+    elif values['checkpoint'] is not None:
+        state.go_on_from(values['checkpoint'])
 
 
 def open_log(experiment_root, is_dry_run, quiet, is_chief):
@@ -483,6 +506,28 @@ def warn_of_devices(precision, distribute, replicas):
             f'--distribute {distribute} changes nothing: there is one device only'
         )
     return warnings
+
+
+def make_schedule(run, validation_frequency, steps, held_out, state):
+    """Return the loop.Schedule of a run.
+
+    Args:
+        run: the settings.Settings.
+        validation_frequency: iterations between validations.
+        steps: range, of the run.
+        held_out: of read_held_out.
+        state: the checkpoints.TrainingState.
+    """
+    schedule = loop.Schedule(
+        steps,
+        run.optimizer.learning_rate,
+        run.reporting.checkpoint_frequency,
+        validation_frequency,
+    )
+    # A stop, or a kill, comes between a checkpoint and the validation after it.
+    last = validation.last_step(held_out, state)
+    is_due = schedule.is_due(validation_frequency, steps.start)
+    return schedule._replace(is_overdue=last < steps.start and is_due)
 
 
 def open_journal(run, data, steps, root, state, overfit, logger, replicas):

@@ -16,8 +16,9 @@ Each module names the source of its facts in its docstring and defines
 
 and may define
 
-    describe_skipped(root) -> list of str, what of `root` read() has left out; one line
-        for each kind, with its count and first examples.
+    list_warnings(root, splits) -> list of str, what a user should know of how read()
+        took `root` as `splits`: what it left out, and what may be meant otherwise; one
+        line for each kind, with its count and first examples.
 
 Code shared by layouts sits in modules starting with an underscore. Nothing here
 imports TensorFlow. The CSVs that make_csv.py writes into this folder are ignored by

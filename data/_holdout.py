@@ -48,7 +48,8 @@ def split(dataset, excluder, num_val_pids, seed):
     if not 0 < num_val_pids < len(names):
         raise common.InputError(
             f'{num_val_pids} of {len(names)} PIDs asked for validation; at least one '
-            'is needed there, and at least one to train on'
+            'is needed there, and at least one to train on; to score all, give the CSV '
+            'as query and as gallery'
         )
     queries_of_pid = {}
     for number, pid in enumerate(names):
@@ -75,6 +76,26 @@ def split(dataset, excluder, num_val_pids, seed):
         *(np.array(sorted(rows), np.int64) for rows in (rest, query, gallery)),
         len(eligible),
     )
+
+
+def describe_shared(splits):
+    """Return warnings of identities that are trained on and scored, a list.
+
+    Args:
+        splits: {split: rows}, each row beginning with its PID.
+    """
+    pids = {split: {row[0] for row in rows} for split, rows in splits.items()}
+    shared = {
+        split: sorted(pids.get('train', set()) & pids[split])
+        for split in pids
+        if split != 'train'
+    }
+    return [
+        f'{len(both)} of {len(pids[split])} PIDs of {split} are in train, too (first: '
+        f'{both[0]}); the scores of these would say nothing about new identities'
+        for split, both in shared.items()
+        if both
+    ]
 
 
 def choose_queries(is_match, rng):

@@ -26,6 +26,7 @@ https://github.com/manideep2510/CUHK03_dataset. No copy was at hand to count.
 import contextlib
 import os
 
+import array_files
 import common
 from data import _folders
 
@@ -56,7 +57,7 @@ def read(root):
         with h5py.File(os.path.join(root, name)) as file:
             testsets = read_testsets(file)
             people = {boxes: read_people(file, boxes) for boxes in folders}
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+    except array_files.DAMAGES as error:
         raise common.InputError(
             f'{name} is not a complete file of CUHK03 ({error}); expected MATLAB 7.3 '
             'with the cells testsets, detected and labeled'
@@ -71,15 +72,24 @@ def read(root):
 
 def read_testsets(file):
     """Return the persons of each test set: list of sets of (pair, person)."""
-    matrices = [file[reference][:] for reference in file['testsets'][:].ravel()]
+    cells = array_files.find_hdf5(file, 'testsets')[:].ravel()
+    matrices = [read_cell(file, cell) for cell in cells]
     return [set(zip(*matrix.astype(int).tolist(), strict=True)) for matrix in matrices]
+
+
+def read_cell(file, reference):
+    """Return the array of a cell, once it is known to be in this file."""
+    cell = file[reference]
+    array_files.check_hdf5(cell, file.filename)
+    return cell[:]
 
 
 def read_people(file, boxes):
     """Return {(pair, person): [numbers of its images, 1 to 10]}, in order."""
     people = {}
-    for pair, reference in enumerate(file[boxes][:].ravel(), start=1):
-        for person, cells in enumerate(file[reference][:].T, start=1):
+    pairs = array_files.find_hdf5(file, boxes)[:].ravel()
+    for pair, reference in enumerate(pairs, start=1):
+        for person, cells in enumerate(read_cell(file, reference).T, start=1):
             # An empty matrix is stored as its sizes, and so has one axis.
             people[pair, person] = [
                 number

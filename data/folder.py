@@ -4,10 +4,11 @@
     train/cat/1.jpg, test/dog/a.png, ...      one split per folder
 
 The sub-folder's name is the PID. Images may lie deeper in it (`cat/monday/1.jpg`).
-If every folder under the root is named train, val, query, gallery or test, they are
-splits; otherwise each is an identity. Sub-folders without images are no identities,
-and hidden files and folders are left alone, as are folders deeper in that are links:
-all of this is counted and named.
+If every folder under the root that holds images is named train, val, query, gallery or
+test, they are splits; otherwise each is an identity. Sub-folders without images are no
+identities, and hidden files and folders are left alone, as are folders deeper in that
+are links: all of this is counted and named, and so are folders that seem to be
+something else than identities.
 
 Source: ours; the layout of torchvision's ImageFolder, among others.
 """
@@ -17,11 +18,16 @@ import os
 import typing
 
 import common
-from data import _folders
+from data import _folders, _holdout
 
 COMPLETE = {}
 
 SPLIT_NAMES = {'train', 'val', 'query', 'gallery', 'test'}
+
+# How parts of data sets are called elsewhere, as identities hardly are; lower case.
+LIKE_SPLITS = SPLIT_NAMES | {
+    *('training', 'valid', 'validation', 'dev', 'probe', 'testing'),
+}
 
 NUM_NAMED = 3  # Examples of what was left out.
 
@@ -58,7 +64,12 @@ def read(root):
 def list_splits(root):
     """Return the names of the folders that are splits, or None: they are identities."""
     names = list_folders(root)
-    return names if names and SPLIT_NAMES.issuperset(names) else None
+    splits = [name for name in names if name in SPLIT_NAMES]
+    # A folder of notes, or what an archiver left, says nothing of the others.
+    others = (name for name in names if name not in SPLIT_NAMES)
+    if any(look_into(os.path.join(root, name)).images for name in others):
+        return None
+    return splits or None
 
 
 def list_folders(directory):
@@ -127,8 +138,17 @@ def look_into(directory, is_deep=True):
     return found
 
 
+def list_warnings(root, splits):
+    """Return what a user should know of how root was read; see data/__init__.py."""
+    return [
+        *describe_skipped(root),
+        *describe_doubts(root, splits.get('all', ())),
+        *_holdout.describe_shared(splits),
+    ]
+
+
 def describe_skipped(root):
-    """Return what read() has left out, a line for each kind; see data/__init__.py."""
+    """Return what read() has left out, a line for each kind."""
     splits = list_splits(root)
     directories = (
         [root] if splits is None else [os.path.join(root, name) for name in splits]
@@ -142,6 +162,9 @@ def describe_skipped(root):
                 empty.append(os.path.join(directory, pid))
     if splits is not None:
         found.append(look_into(root, is_deep=False))
+        for name in set(list_folders(root)).difference(splits):  # None has an image.
+            found.append(look_into(os.path.join(root, name)))
+            empty.append(os.path.join(root, name))
     others = [name for files in found for name in files.others]
     hidden = [name for files in found for name in files.hidden]
     links = [name for files in found for name in files.links]
@@ -155,6 +178,31 @@ def describe_skipped(root):
         )
         if paths
     ]
+
+
+def describe_doubts(root, rows):
+    """Return warnings of folders that seem to be something else than identities.
+
+    Args:
+        root: directory of the data set.
+        rows: [(pid, fid), ...], each PID being the name of a folder in root.
+    """
+    pids = sorted({pid for pid, _ in rows})
+    like_splits = [pid for pid in pids if pid.lower() in LIKE_SPLITS]
+    if like_splits:
+        stranger = next(pid for pid in pids if pid not in SPLIT_NAMES)
+        names = ', '.join(sorted(SPLIT_NAMES))
+        return [
+            f'{", ".join(like_splits)}: taken for identities, as {stranger} is none of '
+            f'{names}; if they are parts of the data set, rename it or move it away'
+        ]
+    folders = {os.path.dirname(fid) for _, fid in rows}
+    if len(pids) == 1 and len(folders) > 1:
+        return [
+            f'one identity only, {pids[0]}, with images in {len(folders)} folders; if '
+            f'these are the identities, give {os.path.join(root, pids[0])}'
+        ]
+    return []
 
 
 def count_formats(filenames):

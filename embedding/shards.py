@@ -13,10 +13,9 @@ import pathlib
 import re
 import typing
 
+import array_files
 import common
 import embedding_files
-
-h5py = common.lazy_import('h5py')
 
 # Flags that may differ from part to part: where things lie, and what is shown.
 FREE_FLAGS = {
@@ -31,10 +30,6 @@ FREE_FLAGS = {
     'loading_threads',
     'quiet',
 }
-
-# What files raise that are no parts: no HDF5, damaged, or with members and attributes
-# that are missing or of another kind.
-NOT_A_PART = (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 # Name of the attribute that only parts have.
 ORIGIN = 'shard'
@@ -234,10 +229,11 @@ def read_header(filename, part, has_variants):
         ValueError: it is damaged, or something else.
     """
     try:
-        with h5py.File(filename) as file:
+        with array_files.open_hdf5(filename) as file:
             attributes = {name: str(value) for name, value in file.attrs.items()}
             origin = json.loads(attributes.pop(ORIGIN))
-            shape = file['emb_aug' if has_variants else 'emb'].shape
+            shape = array_files.find_hdf5(file, name_embeddings(has_variants)).shape
+            fids = array_files.find_hdf5(file, 'fid')
             return Header(
                 Shard(origin.pop('index'), origin.pop('count')),
                 dict(json.loads(attributes.pop('args'))),
@@ -247,13 +243,18 @@ def read_header(filename, part, has_variants):
                 | origin,
                 attributes,
                 shape,
-                embedding_files.read_fids(file['fid'], shape[-2], filename),
+                embedding_files.read_fids(fids, shape[-2], filename),
             )
-    except NOT_A_PART as error:
+    except array_files.DAMAGES as error:
         raise common.InputError(
             f'{filename} is not a complete file of embed.py --shard ({error}); compute '
             f'it again with --shard {part}'
         ) from error
+
+
+def name_embeddings(has_variants):
+    """Return the name of the data set that holds what the net computed."""
+    return 'emb_aug' if has_variants else 'emb'
 
 
 def check_flags(filename, stored, args):
@@ -282,16 +283,16 @@ def read(filenames, batch_size, has_variants):
     """
     done = 0
     for filename in filenames:
-        try:
-            with h5py.File(filename) as file:
-                for first in range(0, len(file['emb']), batch_size):
-                    rows = slice(first, first + batch_size)
-                    batch = (
-                        file['emb_aug'][:, rows]
-                        if has_variants
-                        else file['emb'][rows][None]
-                    )
-                    yield range(done, done + batch.shape[1]), batch
-                    done += batch.shape[1]
-        except OSError as error:
-            raise common.InputError(f'{filename} is damaged ({error})') from error
+        with (
+            array_files.reading(filename, 'whole'),
+            array_files.open_hdf5(filename) as file,
+        ):
+            embs = array_files.find_hdf5(file, name_embeddings(has_variants))
+            stored, checksum = embedding_files.read_checksum(embs), 0
+            for first in range(0, embs.shape[-2], batch_size):
+                batch = embs[..., first : first + batch_size, :]
+                batch = batch if has_variants else batch[None]
+                checksum = embedding_files.update_checksum(checksum, batch)
+                yield range(done, done + batch.shape[1]), batch
+                done += batch.shape[1]
+            embedding_files.check_checksum(stored, checksum, filename)

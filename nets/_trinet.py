@@ -12,11 +12,10 @@ arXiv:1512.03385; the golden numbers for the rest.
 
 import hashlib
 import typing
-import zipfile
-import zlib
 
 import numpy as np
 
+import array_files
 import common
 
 # Imported at first use: a wrong file is refused before TensorFlow has started.
@@ -163,7 +162,7 @@ def read_weights(filename):
                 f'{filename} is not an .npz file of arrays; expected one like '
                 'trinet-market1501.npz (pickles are refused), see docs/trinet.md'
             ) from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        except array_files.DAMAGES as error:
             raise common.InputError(
                 f'{filename} is damaged or incomplete ({error}); copy it again'
             ) from error

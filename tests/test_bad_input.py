@@ -3,6 +3,7 @@
 The table of bad_inputs.py has most; here are those that take more than a row to tell.
 """
 
+import errno
 import importlib
 import itertools
 import os
@@ -334,3 +335,44 @@ def test_full_disk_leaves_old_scores(data, small_files):
     assert scores.read_text() == 'old'
     assert 'scores.json' in os.listdir(data)
     assert not list(pathlib.Path(data).glob('.*'))
+
+
+WRITERS = {
+    'split': 'lists/train_rest.csv',
+    'visualize': 'ranking.html',
+    'curves': 'pictures/cmc.png',
+    'projector': 'p/sprite.jpg',
+    'plot': 'training.png',
+}
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_full_disk_names_the_file_and_leaves_no_part_of_it(
+    monkeypatch, data, small_files, name
+):
+    command = command_line(bad_inputs.Row(name, '', ()), data)
+    monkeypatch.setattr(sys, 'argv', command)
+    main = importlib.import_module(command[0][:-3]).main
+    small_files(10)
+    with pytest.raises(common.FileError) as error:
+        main(command[1:])
+    written = data / WRITERS[name]
+    assert str(error.value).startswith(f'cannot write {written}: File too large; raise')
+    assert not list(written.parent.glob('.*'))
+
+
+@pytest.mark.parametrize('name', WRITERS)
+def test_place_that_may_not_be_written_to_is_named(monkeypatch, data, name):
+    def refuse(*_, dir, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), dir)
+
+    command = command_line(bad_inputs.Row(name, '', ()), data)
+    monkeypatch.setattr(sys, 'argv', command)
+    main = importlib.import_module(command[0][:-3]).main
+    monkeypatch.setattr('tempfile.mkstemp', refuse)
+    with pytest.raises(common.FileError) as error:
+        main(command[1:])
+    assert str(error.value) == (
+        f'cannot write {data / WRITERS[name]}: Permission denied; choose a place that '
+        'you may write to'
+    )

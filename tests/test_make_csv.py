@@ -290,6 +290,69 @@ def test_folder_of_splits_skips_aloud_in_each(tmp_path, capsys):
     ]
 
 
+def test_folder_without_images_beside_splits_leaves_them_splits(tmp_path, capsys):
+    # An archive that was made on a Mac, and notes.
+    root = tmp_path / 'pets'
+    touch(root, ['train/cat/1.jpg', 'val/dog/2.jpg', '__MACOSX/val/._2.jpg'])
+    touch(root, ['notes/dates.txt'])
+    make('folder', root, tmp_path)
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: skipped 1 file(s) of other formats, 1 .txt (first: notes/dates.txt)',
+        'warning: skipped 2 folder(s) without an image, which are no identities '
+        '(first: __MACOSX, notes)',
+        'warning: skipped 1 hidden file(s) or folder(s) (first: __MACOSX/val/._2.jpg)',
+    ]
+    assert (tmp_path / 'folder_train.csv').read_text() == 'cat,train/cat/1.jpg\n'
+    assert (tmp_path / 'folder_val.csv').read_text() == 'dog,val/dog/2.jpg\n'
+    assert not (tmp_path / 'folder_all.csv').exists()
+
+
+@pytest.mark.parametrize(
+    'fids, warnings',
+    [
+        (
+            ['train/cat/1.jpg', 'Validation/dog/2.jpg'],
+            [
+                'warning: Validation, train: taken for identities, as Validation is '
+                'none of gallery, query, test, train, val; if they are parts of the '
+                'data set, rename it or move it away'
+            ],
+        ),
+        (
+            ['train/cat/1.jpg', 'val/dog/2.jpg', 'unlabelled/3.jpg'],
+            [
+                'warning: train, val: taken for identities, as unlabelled is none of '
+                'gallery, query, test, train, val; if they are parts of the data set, '
+                'rename it or move it away'
+            ],
+        ),
+        (
+            ['photos/cat/1.jpg', 'photos/dog/2.jpg'],
+            [
+                'warning: one identity only, photos, with images in 2 folders; if '
+                'these are the identities, give {root}/photos'
+            ],
+        ),
+        (['unknown/1.jpg', 'unknown/2.jpg'], []),
+        (['cat/1.jpg', 'cat/old/2.jpg', 'dog/3.jpg'], []),
+        (['train/cat/1.jpg', 'val/dog/2.jpg', 'val/cow/3.jpg'], []),
+        (
+            ['train/cat/1.jpg', 'train/dog/1.jpg', 'val/dog/2.jpg', 'val/cow/3.jpg'],
+            [
+                'warning: 1 of 2 PIDs of val are in train, too (first: dog); the '
+                'scores of these would say nothing about new identities'
+            ],
+        ),
+    ],
+)
+def test_folder_warns_of_what_may_be_meant_otherwise(tmp_path, capsys, fids, warnings):
+    root = tmp_path / 'pets'
+    touch(root, fids)
+    make('folder', root, tmp_path)
+    expected = [warning.format(root=root) for warning in warnings]
+    assert capsys.readouterr().err.splitlines() == expected
+
+
 def test_folder_of_other_formats_only_says_which(tmp_path):
     touch(tmp_path / 'pets', ['cat/1.heic', 'dog/2.heic'])
     with pytest.raises(
@@ -432,6 +495,15 @@ def test_table_warns_of_a_pid_that_means_nobody(tmp_path, capsys):
     )
 
 
+def test_table_warns_of_identities_that_are_trained_on_and_scored(tmp_path, capsys):
+    lines = [*LIONS, '4,zoe,z/2.jpg,test,yard', '5,leo,l/0.jpg,test,yard']
+    make_table(tmp_path, lines, '--split_column', 'split')
+    assert capsys.readouterr().err == (
+        'warning: 1 of 3 PIDs of test are in train, too (first: zoe); the scores of '
+        'these would say nothing about new identities\n'
+    )
+
+
 def test_table_never_replaces_what_it_reads(tmp_path):
     flags = ['--output_dir', str(tmp_path), '--prefix', 'meta', *COLUMNS]
     source = tmp_path / 'meta_all.csv'
@@ -538,12 +610,24 @@ def test_every_format_that_is_decoded_is_listed(tmp_path):
     assert len(found) == len(_folders.IMAGE_SUFFIXES) - 1
 
 
-def test_sound_images_pass_the_check(pets, capsys):
+def test_sound_images_pass_the_check_and_their_sizes_are_told(pets, capsys):
     for fid in BROKEN:
         (pets / fid).unlink()
+    for shape in ((40, 20, 3), (60, 10, 3), (80, 8, 3)):  # The others are alike.
+        cv2.imwrite(str(pets / 'cat' / f'{shape[0]}.png'), np.zeros(shape, np.uint8))
+    height, width = tiny_run.HEIGHT, tiny_run.WIDTH
     make('folder', pets, pets.parent, '--check_images')
-    assert capsys.readouterr().err == ''
-    assert len(datasets.read(str(pets.parent / 'folder_all.csv')).fids) == 5
+    said = capsys.readouterr()
+    assert said.err == ''
+    filename = str(pets.parent / 'folder_all.csv')
+    assert said.out.splitlines() == [
+        f'8 images can be read: height {height} to 80, median {height}; '
+        f'width 8 to 20, median {width}',
+        f'{filename}: 8 images, 2 PIDs',
+    ]
+    assert len(datasets.read(filename).fids) == 8
+    make('folder', pets, pets.parent, '--check_images', '--quiet')
+    assert capsys.readouterr().out == ''
 
 
 # --- split -----------------------------------------------------------------------

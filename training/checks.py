@@ -3,7 +3,7 @@
 import os
 
 import loss
-from training import optimizers, workers
+from training import experiment, optimizers, workers
 
 
 def check(parser, args, is_chief):
@@ -83,13 +83,13 @@ def read_cluster(parser, distribute):
 
 def check_is_new(parser, experiment_root):
     """Leave with an error if there is something where a new run is to go."""
-    if os.path.isdir(experiment_root):
-        if os.listdir(experiment_root):
+    if experiment.contents(experiment_root):
+        if not experiment.has_not_begun(experiment_root):
             parser.error(
                 f'--experiment_root {experiment_root} is not empty; add --resume to '
                 'continue it, or choose a new directory'
             )
-    elif os.path.lexists(experiment_root):
+    elif not os.path.isdir(experiment_root) and os.path.lexists(experiment_root):
         parser.error(
             f'--experiment_root {experiment_root} is a file; choose a new directory'
         )

@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import secrets
 import typing
 
@@ -13,10 +14,10 @@ from excluders import EXCLUDER_CHOICES
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
 from precision import PRECISION_CHOICES
-from training import checks, devices, optimizers, resuming
+from training import checks, devices, experiment, optimizers, resuming
 
 # What --resume takes from the command line.
-FREE = (*resuming.FREE_ON_RESUME, 'cache', 'check_images', 'quiet')
+FREE = (*resuming.FREE_ON_RESUME, 'checkpoint', 'cache', 'check_images', 'quiet')
 
 
 class Flags(typing.NamedTuple):
@@ -47,12 +48,23 @@ def parse_args(doc, argv):
     parser = build_parser(doc)
     args = parser.parse_args(argv)
     notes, warnings, previous = [], [], {}
+    if args.checkpoint and not args.resume:
+        parser.error(
+            f'--checkpoint {args.checkpoint} is where --resume goes on; a new run may '
+            'begin with the weights of an --initial_checkpoint'
+        )
     if args.resume:
         filename = os.path.join(args.experiment_root, 'args.json')
         stored_parser = add_flags(resuming.StoredParser(filename))
         args, notes, warnings, previous = resuming.merge(
             parser, stored_parser, argv, args.experiment_root
         )
+        if experiment.has_not_begun(args.experiment_root):
+            args.resume = False
+            notes.append(
+                f'the run in {args.experiment_root} ended before its first checkpoint: '
+                'it starts anew, with the flags of its args.json'
+            )
     cluster = checks.read_cluster(parser, args.distribute)
     for name in resuming.SEVERAL:
         if getattr(args, name) is None:
@@ -414,6 +426,13 @@ def add_bookkeeping_flags(parser):
         'with which --decay_start_iteration may move, count.',
     )
     bookkeeping.add_argument(
+        '--checkpoint',
+        metavar='NAME',
+        type=checkpoint_name,
+        help='With --resume: go on from this checkpoint of the run, such as '
+        'checkpoint-3000, instead of the newest one. Later ones are written anew.',
+    )
+    bookkeeping.add_argument(
         '--dry_run',
         action='store_true',
         help='Check flags, data, network and weights, read the first batch, and leave '
@@ -460,6 +479,15 @@ def add_bookkeeping_flags(parser):
         action='store_true',
         help='Store the embeddings, losses and FIDs of every iteration, as arrays.',
     )
+
+
+def checkpoint_name(text):
+    """argparse type: the name of a checkpoint that has all that a run needs."""
+    if not re.fullmatch(r'checkpoint-\d+', text):
+        raise argparse.ArgumentTypeError(
+            f'{text!r} given, a name such as checkpoint-3000 expected'
+        )
+    return text
 
 
 def margin(text):

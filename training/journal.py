@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import errno
-import json
 import math
 import os
 import pathlib
@@ -305,15 +304,12 @@ class ArrayFile:
         header = {'dtype': np.dtype(dtype).str, 'shape': list(shape)}
         header_file = f'{self.filename}.json'
         if os.path.exists(header_file):
-            old = json.loads(pathlib.Path(header_file).read_text(encoding='utf-8'))
-            if (old['dtype'], old['shape'][1:]) != (
-                header['dtype'],
-                header['shape'][1:],
-            ):
+            row = header['dtype'], header['shape'][1:]
+            old = read_row(header_file)
+            if old != row:
                 raise common.InputError(
-                    f'{self.filename} holds rows {old["dtype"]} {old["shape"][1:]}, '
-                    f'this run writes {header["dtype"]} {header["shape"][1:]}; move '
-                    'it away'
+                    f'{self.filename} holds rows {old[0]} {old[1]}, this run writes '
+                    f'{row[0]} {row[1]}; move it away'
                 )
         common.write_json(header_file, header)
         self.row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:]))
@@ -335,6 +331,22 @@ class ArrayFile:
             raise common.FileError(f'{self.filename}: {error.strerror}') from error
         if written < len(content):
             raise common.FileError(f'{self.filename}: {os.strerror(errno.ENOSPC)}')
+
+
+def read_row(header_file):
+    """Return what a header of ArrayFile says of a row: its dtype, str, and its shape.
+
+    Raises:
+        InputError: it is no such header.
+    """
+    header = common.read_object(header_file)
+    dtype, shape = header.get('dtype'), header.get('shape')
+    if not isinstance(shape, list):
+        raise common.InputError(
+            f'{header_file} has no dtype and shape; expected what --detailed_logs '
+            'writes: restore it, or move it and its array away'
+        )
+    return dtype, shape[1:]
 
 
 # --- the journal -----------------------------------------------------------------

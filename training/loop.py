@@ -1,5 +1,6 @@
 """The iterations of a run, one after another."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ import typing
 
 import tensorflow as tf
 
+import common
 from training import diagnosis, optimizers
 from training.journal import Iteration
 
@@ -21,12 +23,14 @@ class Schedule(typing.NamedTuple):
         checkpoint_frequency: iterations between checkpoints; 0: only the last one,
             which is written in any case, as when someone asks for a stop.
         validation_frequency: iterations between validations, likewise.
+        is_overdue: whether the validation after the updates made is yet to come.
     """
 
     steps: range
     learning_rate: optimizers.LearningRate
     checkpoint_frequency: int = 0
     validation_frequency: int = 0
+    is_overdue: bool = False
 
     def is_due(self, frequency, done):
         """Say whether what has this frequency is due after `done` updates."""
@@ -35,7 +39,7 @@ class Schedule(typing.NamedTuple):
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM ask for a stop; a second one stops at once.
+    """Context in which SIGINT, SIGTERM, SIGHUP ask for a stop; a second one stops now.
 
     Python's handlers wait until TensorFlow returns, perhaps for a minute. So a thread
     reads the signals from a pipe that they are written to as they come: it answers the
@@ -49,7 +53,7 @@ class StopRequest:
         work: what is being done, as a text; set it as it changes.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM)
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self, logger):
         self.logger = logger
@@ -61,7 +65,12 @@ class StopRequest:
         os.set_blocking(self.pipe[1], False)  # Python insists.
         self.previous_fd = signal.set_wakeup_fd(self.pipe[1])
         # Without a handler a signal would end the process, or be written nowhere.
-        self.previous = {n: signal.signal(n, self.note) for n in self.NUMBERS}
+        self.previous = {
+            number: signal.signal(number, self.note)
+            for number in self.NUMBERS
+            # Ignored on purpose, by nohup.
+            if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
+        }
         self.thread = threading.Thread(target=self.answer, daemon=True)
         self.thread.start()
         return self
@@ -96,8 +105,53 @@ class StopRequest:
 
 def end_at_once(number):
     """End the process as a signal would, whatever its threads are doing."""
-    os.write(2, b'\nstopped at once; --resume goes on from the last checkpoint\n')
+    with contextlib.suppress(OSError):  # The terminal may be gone.
+        os.write(2, b'\nstopped at once; --resume goes on from the last checkpoint\n')
     os._exit(128 + number)
+
+
+class Progress:
+    """Context that saves what was learned if an error ends a run.
+
+    An image that cannot be read, or a disk that is full, says nothing of the weights.
+    What an update itself raises may have left half of one.
+
+    Args:
+        done: number of updates made before.
+        state: a checkpoints.TrainingState.
+        logger: of common.setup_logging.
+    """
+
+    def __init__(self, done, state, logger):
+        self.done = done
+        self.state = state
+        self.logger = logger
+        self.is_whole = True
+
+    @contextlib.contextmanager
+    def updating(self, done):
+        """Context in which an update is made, number `done` from 1."""
+        self.is_whole = False
+        yield
+        self.done = done
+        self.is_whole = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, *_):
+        if kind is None or not issubclass(kind, Exception) or not self.is_whole:
+            return
+        # A run that fails in its first iteration leaves nothing.
+        if not self.state.is_writer or self.done in (1, self.state.saved_step):
+            return
+        with contextlib.suppress(common.InputError):  # Of weights, or of a full disk.
+            diagnosis.check_weights(self.state, self.done)
+            self.state.save(self.done)
+            self.logger.info(
+                f'the weights are sound, and saved: checkpoint-{self.done}. Mend what '
+                'the error is about, and --resume goes on'
+            )
 
 
 def train(schedule, feed, pid_codes, train_step, validator, journal, state, replicas):
@@ -117,7 +171,12 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
         InputError: the loss or a weight is no longer finite, or an image cannot be
             read.
     """
-    with StopRequest(journal.logger) as stop, journal:
+    progress = Progress(schedule.steps.start, state, journal.logger)
+    with StopRequest(journal.logger) as stop, journal, progress:
+        if schedule.is_overdue:
+            stop.work = f'the validation, then iteration {schedule.steps.start + 1}'
+            validator.validate(schedule.steps.start)
+        done = schedule.steps.start  # If there is no iteration left.
         for step in schedule.steps:
             stop.work = f'iteration {step + 1}'
             started = time.perf_counter()
@@ -126,11 +185,15 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             secs_input = time.perf_counter() - started
 
             learning_rate = schedule.learning_rate.at(step)
-            outcome = train_step(
-                images, pids, tf.constant(learning_rate), tf.constant(step, tf.int64)
-            )
             done = step + 1
-            diagnosis.check_outcome(outcome, done, state)
+            with progress.updating(done):
+                outcome = train_step(
+                    images,
+                    pids,
+                    tf.constant(learning_rate),
+                    tf.constant(step, tf.int64),
+                )
+                diagnosis.check_outcome(outcome, done, state)
             journal.write(
                 Iteration(done, batch, pids, learning_rate, outcome, secs_input)
             )

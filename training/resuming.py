@@ -33,7 +33,8 @@ FREE_ON_RESUME = (
 
 # Flags of one call, not of the experiment.
 OF_ONE_CALL = (
-    *('experiment_root', 'resume', 'dry_run', 'cache', 'check_images', 'quiet'),
+    *('experiment_root', 'resume', 'checkpoint', 'dry_run', 'cache', 'check_images'),
+    'quiet',
 )
 
 # Lists, of which args.json has a text where there is one.

@@ -1,11 +1,13 @@
 """Score held-out identities while a net is trained; what evaluate.py would say."""
 
+import os
 import time
 import typing
 import zlib
 
 import numpy as np
 
+import checkpoints
 import common
 import datasets
 import excluders
@@ -145,6 +147,58 @@ def describe_overlap(held_out, train_pids):
     ]
 
 
+def read_record(state):
+    """Return the record of the best weights so far, a dict; None: there are none.
+
+    Args:
+        state: checkpoints.TrainingState.
+
+    Raises:
+        InputError: the record is damaged.
+    """
+    record = checkpoints.read_best(state.directory)
+    if record is None:
+        return None
+    step, score = record.get('step'), record.get('mAP')
+    is_score = type(score) in (int, float) and 0 <= score <= 1  # NaN is none.
+    steps = step, record.get('last', step)
+    if not is_score or not all(type(s) is int and s >= 0 for s in steps):
+        filename = os.path.join(state.directory, checkpoints.BEST_RECORD)
+        raise common.InputError(
+            f'{filename} has no step and mAP; expected what a validation writes: '
+            'restore it, or remove it, and the next validation chooses anew'
+        )
+    return record
+
+
+def read_best(held_out, state):
+    """Return what read_record does, or None if it is of another validation.
+
+    Args:
+        held_out: a HeldOut; the scores of other images cannot be compared.
+        state: checkpoints.TrainingState.
+    """
+    best = read_record(state)
+    is_comparable = best and best.get('checksum') == held_out.checksum
+    return best if is_comparable else None
+
+
+def last_step(held_out, state):
+    """Return the number of updates before the last validation that is recorded.
+
+    That is `state.step` where nothing is validated, or nothing told: earlier versions
+    recorded the best validation alone.
+
+    Args:
+        held_out: a HeldOut, or None.
+        state: checkpoints.TrainingState.
+    """
+    if held_out is None:
+        return state.step
+    best = read_best(held_out, state)
+    return 0 if best is None else best.get('last', state.step)
+
+
 class Validator:
     """Validates, reports it, and keeps the best weights of the run.
 
@@ -168,10 +222,7 @@ class Validator:
         self.metric = metric
         self.state = state
         self.journal = journal
-        best = state.read_best()
-        # The scores of other images cannot be compared.
-        is_comparable = best and best.get('checksum') == held_out.checksum
-        self.best = best if is_comparable else None
+        self.best = read_best(held_out, state)
 
     def embed(self):
         """Return the embeddings of the held-out images, float32; see HeldOut.score.
@@ -202,8 +253,16 @@ class Validator:
             )
             return
         if self.best is None or scores.mAP > self.best['mAP']:
-            checksum = self.held_out.checksum
-            self.best = {'step': done, 'checksum': checksum, **scores._asdict()}
-            self.state.save_best(self.best)
+            self.best = self.state.save_best(
+                {
+                    'step': done,
+                    'last': done,
+                    'checksum': self.held_out.checksum,
+                    **scores._asdict(),
+                }
+            )
+        else:
+            self.best = {**self.best, 'last': done}
+            self.state.record_best(self.best)
         secs = time.perf_counter() - started
         self.journal.write_validation(done, scores, self.best, secs)

@@ -4,9 +4,6 @@ A drawing function takes {label: scores}, scores being the content of a JSON fil
 evaluate.py, and returns a matplotlib figure.
 """
 
-import json
-import pathlib
-
 import numpy as np
 
 import common
@@ -14,6 +11,9 @@ from visuals import texts
 
 # The second line of a colour is dashed, and so on: ten colours come again.
 LINE_STYLES = ('-', '--', ':', '-.')
+
+# Distances are float32, or sums of some.
+LARGEST, SMALLEST = (float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny))
 
 # Below it, a false positive rate is made of few pairs and says little.
 LOWEST_RATE = 1e-5
@@ -31,10 +31,7 @@ def read_scores(filename):
         OSError: it cannot be read.
         ValueError: it is not such a file.
     """
-    try:
-        scores = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise common.InputError(f'{filename} is not valid JSON: {error}') from error
+    scores = common.read_object(filename, 'a JSON file of evaluate.py')
     if not is_drawable(scores):
         raise common.InputError(
             f'{filename} has no mAP and CMC, or an incomplete ROC or histogram; '
@@ -44,21 +41,50 @@ def read_scores(filename):
 
 
 def is_drawable(scores):
-    """Return whether scores have mAP, CMC and no half of a ROC or histogram."""
+    """Return whether scores have mAP, CMC and no half of what is drawn besides."""
     try:
-        float(scores['mAP'])
-        shapes = [np.array(scores['CMC'], float).shape]
+        to_shares([scores['mAP']])
+        lengths = [(len(to_shares(scores['CMC'])),)]
         if 'roc' in scores:
-            fpr, tpr = (np.array(scores['roc'][name], float) for name in ('fpr', 'tpr'))
-            shapes += [fpr.shape, (fpr - tpr).shape]  # A difference of equally many.
+            roc = scores['roc']
+            lengths.append(tuple(len(to_shares(roc[name])) for name in ('fpr', 'tpr')))
+        if 'equal_error_rate' in scores:
+            to_shares([scores['equal_error_rate']])
         if 'distance_histogram' in scores:
             histogram = scores['distance_histogram']
-            widths = np.diff(np.array(histogram['edges'], float))
-            for kind in ('same', 'different'):
-                shapes.append((widths - np.array(histogram[kind], float)).shape)
-    except (KeyError, TypeError, ValueError):
+            widths = np.diff(to_numbers(histogram['edges'], -LARGEST))
+            counts = [to_numbers(histogram[kind]) for kind in ('same', 'different')]
+            lengths.append((len(widths), *map(len, counts)))
+            if not (widths > SMALLEST).all():
+                return False
+            for row in scores.get('thresholds', []):
+                if row['rule'] == 'equal error rate':
+                    to_shares([scores['equal_error_rate']])
+                    to_numbers([row['threshold']], -LARGEST)
+            name_distance(scores.get('args', {}))
+    except (KeyError, TypeError, ValueError, AttributeError):
         return False
-    return all(len(shape) == 1 and shape[0] > 0 for shape in shapes)
+    # Each of something, and of as many as go with it.
+    return all(min(group) > 0 and len(set(group)) == 1 for group in lengths)
+
+
+def to_numbers(values, lowest=0, highest=LARGEST):
+    """Return a list of numbers as float64 [n].
+
+    Raises:
+        ValueError: it is no such list, or one is not within the bounds; NaN never is.
+    """
+    is_list = isinstance(values, list)
+    if not is_list or not all(type(value) in (int, float) for value in values):
+        raise ValueError
+    if not all(lowest <= value <= highest for value in values):
+        raise ValueError
+    return np.array(values, float)
+
+
+def to_shares(values):
+    """Return a list of numbers from 0 to 1 as float64 [n]; see to_numbers."""
+    return to_numbers(values, 0, 1)
 
 
 def new_figure(height):
@@ -111,7 +137,7 @@ def draw_roc(scores_of_label):
     """
     figure = new_figure(4.4)
     axes = figure.subplots()
-    lowest = 1.0
+    lowest = 0.5  # An axis from 1 to 1 is none.
     for number, (label, scores) in enumerate(scores_of_label.items()):
         fpr, tpr = (np.array(scores['roc'][name]) for name in ('fpr', 'tpr'))
         # Without rounding a log axis cannot show 0.

@@ -65,7 +65,12 @@ def test_seed_decides_and_the_order_of_rows_does_not():
     'num_val_pids, message',
     [
         (9, '9 PIDs asked for validation, but only 8 of the 10 have two images'),
-        (10, '10 of 10 PIDs asked for validation; at least one'),
+        (
+            10,
+            '10 of 10 PIDs asked for validation; at least one is needed there, and at '
+            'least one to train on; to score all, give the CSV as query and as '
+            'gallery$',
+        ),
         (0, '0 of 10 PIDs asked for validation; at least one'),
     ],
 )

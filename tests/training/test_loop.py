@@ -1,5 +1,6 @@
 """A run that is stopped, or diverges."""
 
+import logging
 import shutil
 import signal
 import subprocess
@@ -12,16 +13,14 @@ import checkpoints
 import common
 import loss
 import tiny_run
-from run_files import (
-    list_names,
-    log_of,
-)
-from training import journal, optimizers
+import train
+from run_files import assert_same_state, list_names, log_of
+from training import journal, loop, optimizers
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
     monkeypatch, data, finished, tmp_path, number
 ):
@@ -70,7 +69,7 @@ with loop.StopRequest(logger) as stop:
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_is_answered_at_once_and_a_second_ends_the_process(number):
     with subprocess.Popen(
         [sys.executable, '-c', STUCK],
@@ -156,18 +155,90 @@ def test_error_in_the_first_iteration_leaves_nothing_behind(data, tmp_path):
     assert list_names(root, '*') == []
 
 
-def test_error_after_the_first_iteration_keeps_what_there_is(
-    monkeypatch, data, tmp_path
-):
+def test_error_in_the_first_report_leaves_nothing_behind(monkeypatch, data, tmp_path):
+    def fail(self, iteration):
+        raise common.InputError('a full disk')
+
+    monkeypatch.setattr(journal.Scalars, 'report', fail)
+    with pytest.raises(common.InputError, match='a full disk'):
+        tiny_run.start(data, tmp_path / 'exp')
+    assert not (tmp_path / 'exp').exists()
+
+
+def fail_at(monkeypatch, step, error):
+    """Let the report of an iteration raise an error."""
     write = journal.Journal.write
 
     def write_and_fail(self, iteration):
         write(self, iteration)
-        if iteration.step == 1:
-            raise common.InputError('a broken image')
+        if iteration.step == step:
+            raise error
 
     monkeypatch.setattr(journal.Journal, 'write', write_and_fail)
-    with pytest.raises(common.InputError, match='a broken image'):
-        tiny_run.start(data, tmp_path / 'exp')
-    names = list_names(tmp_path / 'exp', '*')
-    assert {'args.json', 'train.log', 'checkpoint-0.index'} <= set(names)
+
+
+@pytest.mark.parametrize('error', [common.InputError('a broken image'), MemoryError()])
+def test_error_that_is_not_about_the_weights_saves_them(
+    monkeypatch, data, finished, tmp_path, error
+):
+    root = tmp_path / 'exp'
+    flags = ['--train_iterations', '4', '--checkpoint_frequency', '0']
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        fail_at(patch, 3, error)
+        tiny_run.start(data, root, *flags)
+    assert list_names(root, 'checkpoint-*.index') == [
+        *('checkpoint-0.index', 'checkpoint-3.index'),
+    ]
+    assert 'saved: checkpoint-3' in log_of(root)
+    tiny_run.start(data, tmp_path / 'whole', *flags)
+    tiny_run.resume(root)
+    assert_same_state(
+        tiny_run.read_checkpoint(root, 4),
+        tiny_run.read_checkpoint(tmp_path / 'whole', 4),
+    )
+
+
+def test_image_that_cannot_be_read_costs_no_iteration(tmp_path):
+    tiny_run.write_dataset(tmp_path, num_images=(2,) * 20)
+    (tmp_path / '7_1.png').write_bytes(b'no image')  # Every PID comes once in ten.
+    root = tmp_path / 'exp'
+    flags = ['--train_iterations', '10', '--checkpoint_frequency', '0']
+    with pytest.raises(common.InputError, match='is not a readable image'):
+        tiny_run.start(tmp_path, root, *flags)
+    made = log_of(root).count('iter: ')
+    assert 0 < made < 10
+    assert checkpoints.latest(str(root)) == str(root / f'checkpoint-{made}')
+
+
+def test_half_an_update_is_not_saved(monkeypatch, data, tmp_path):
+    make = train.make_train_step
+
+    def make_fragile(*args):
+        train_step = make(*args)
+
+        def step_or_fail(images, pids, learning_rate, step):
+            outcome = train_step(images, pids, learning_rate, step)
+            if step == 2:
+                raise common.InputError('a device is lost')
+            return outcome
+
+        return step_or_fail
+
+    monkeypatch.setattr(train, 'make_train_step', make_fragile)
+    root = tmp_path / 'exp'
+    flags = ['--train_iterations', '4', '--checkpoint_frequency', '0']
+    with pytest.raises(common.InputError, match='a device is lost'):
+        tiny_run.start(data, root, *flags)
+    assert list_names(root, 'checkpoint-*.index') == ['checkpoint-0.index']
+
+
+def test_hangup_is_ignored_where_it_was_ignored():
+    """As after nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop.StopRequest(logging.getLogger('test')) as stop:
+            signal.raise_signal(signal.SIGHUP)
+        assert not stop.is_made
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

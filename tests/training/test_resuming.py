@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+import checkpoints
 import common
 import tiny_run
 import train
@@ -20,6 +21,7 @@ from run_files import (
     parse,
     read_args,
     read_array,
+    refuse,
 )
 from training import flags, resuming
 
@@ -198,6 +200,65 @@ def test_stored_value_that_no_flag_takes_is_refused(experiment, name, value, mes
         tiny_run.resume(experiment)
     assert str(error.value).startswith(f'{experiment}/args.json: {message}')
     assert str(error.value).endswith('; restore what train.py wrote')
+
+
+def damage(filename):
+    """Flip the bits of a byte in the middle of a file."""
+    content = bytearray(filename.read_bytes())
+    content[len(content) // 2] ^= 255
+    filename.write_bytes(content)
+
+
+def test_damaged_newest_checkpoint_names_the_way_out(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / 'exp')
+    for step in (3, 4):
+        damage(root / f'checkpoint-{step}.data-00000-of-00001')
+    message = 'checkpoint-4 is damaged: .*; the newest whole one is checkpoint-2'
+    with pytest.raises(common.InputError, match=message):
+        tiny_run.resume(root)
+    with pytest.raises(common.InputError, match='checkpoint-3 is damaged'):
+        tiny_run.resume(root, '--checkpoint', 'checkpoint-3')
+    tiny_run.resume(root, '--checkpoint', 'checkpoint-2')
+    for step in (3, 4):
+        assert_same_state(
+            tiny_run.read_checkpoint(root, step),
+            tiny_run.read_checkpoint(finished, step),
+        )
+
+
+def test_run_goes_on_from_the_checkpoint_that_it_is_given(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / 'exp')
+    tiny_run.resume(root, '--checkpoint', 'checkpoint-1', '--keep_checkpoints', '2')
+    assert 'resuming ' + str(root / 'checkpoint-1') in log_of(root)
+    index = (root / 'checkpoint').read_text()
+    assert index == (
+        'model_checkpoint_path: "checkpoint-4"\n'
+        'all_model_checkpoint_paths: "checkpoint-3"\n'
+        'all_model_checkpoint_paths: "checkpoint-4"\n'
+    )
+
+
+def test_interrupted_way_back_goes_on_from_there(finished, tmp_path, monkeypatch):
+    root = shutil.copytree(finished, tmp_path / 'exp')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, 'open_journal', interrupt)
+        tiny_run.resume(root, '--checkpoint', 'checkpoint-1')
+    assert checkpoints.latest(str(root)) == str(root / 'checkpoint-1')
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    'argv, message',
+    [
+        (['--resume', '--checkpoint', 'best'], 'such as checkpoint-3000 expected'),
+        (['--checkpoint', 'checkpoint-1'], 'is where --resume goes on'),
+    ],
+)
+def test_checkpoint_to_go_on_from_is_one_of_the_run(capsys, experiment, argv, message):
+    assert message in refuse(capsys, ['--experiment_root', str(experiment), *argv])
 
 
 def test_stored_values_are_checked_before_the_command_lines(experiment):

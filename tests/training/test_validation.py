@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import embed
 import evaluate
 import plot
 import tiny_run
-from training import validation
+from training import journal, validation
 
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
@@ -123,15 +124,18 @@ def test_best_is_the_first_of_the_highest_map(finished):
     record = json.loads((finished / 'best.json').read_text())
     assert record['mAP'] == pytest.approx(max(score[0] for score in scores.values()))
     assert record['step'] == max(scores, key=lambda step: scores[step][0])
-    assert {p.name for p in finished.glob('*best*')} == {
-        *('best.json', 'best.index', 'best.data-00000-of-00001'),
+    assert record['checkpoint'] == f'best-{record["step"]}'
+    assert record['last'] == 5
+    name = record['checkpoint']
+    assert {'best.json', f'{name}.index', f'{name}.data-00000-of-00001'} <= {
+        path.name for path in finished.glob('*best*')
     }
 
 
 def test_best_holds_the_weights_of_its_step_and_is_not_the_newest(finished):
     assert checkpoints.latest(str(finished)).endswith('checkpoint-5')
     step = json.loads((finished / 'best.json').read_text())['step']
-    best = checkpoints.WeightsFile(str(finished / 'best'))
+    best = checkpoints.WeightsFile(checkpoints.find(str(finished), 'best'))
     assert best.read('global_step') == step
     assert not [key for key in best.shapes if '/Adam' in key]
     if step in (4, 5):
@@ -144,9 +148,9 @@ def test_resumed_run_remembers_the_best(finished, tmp_path):
     root = tmp_path / 'exp'
     shutil.copytree(finished, root)
     record = json.loads((root / 'best.json').read_text())
-    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'step': 1}))
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 1.0, 'step': 1}))
     tiny_run.resume(root, '--train_iterations', '6', '--val_every', '1')
-    assert '(best mAP 200.00% after iteration 1)' in log_of(root)
+    assert '(best mAP 100.00% after iteration 1)' in log_of(root)
     assert json.loads((root / 'best.json').read_text())['step'] == 1
 
 
@@ -154,7 +158,7 @@ def test_best_of_other_images_does_not_count(data, finished, tmp_path):
     root = tmp_path / 'exp'
     shutil.copytree(finished, root)
     record = json.loads((root / 'best.json').read_text())
-    (root / 'best.json').write_text(json.dumps(record | {'mAP': 2.0, 'checksum': 1}))
+    (root / 'best.json').write_text(json.dumps(record | {'mAP': 1.0, 'checksum': 1}))
     tiny_run.resume(root, '--train_iterations', '6')
     assert json.loads((root / 'best.json').read_text())['step'] == 6
 
@@ -183,32 +187,124 @@ def state(tmp_path):
     return checkpoints.TrainingState(network, optimizer, str(tmp_path))
 
 
-def test_interrupted_replacement_is_finished_later(state, tmp_path, monkeypatch):
+def kernel_of_best(directory):
+    """Return the weight in the best checkpoint of a `state`."""
+    prefix = checkpoints.find(str(directory), 'best')
+    return checkpoints.WeightsFile(prefix).read('fc/kernel').item()
+
+
+def best_of(directory):
+    """Return the weight in the best checkpoint and the step that is recorded."""
+    return kernel_of_best(directory), checkpoints.read_best(str(directory))['step']
+
+
+def test_best_is_the_old_one_until_the_record_is_replaced(state, tmp_path, monkeypatch):
+    state.variables['fc/kernel'].assign([[1.0]])
     state.save_best({'step': 1})
-    state.variables['fc/kernel'].assign([[7.0]])
-    with monkeypatch.context() as patch:
-        patch.setattr(state, 'finish_best', lambda: None)  # Killed at this point.
+    assert best_of(tmp_path) == (1, 1)
+    state.variables['fc/kernel'].assign([[2.0]])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(state, 'record_best', interrupt)  # Killed at this point.
         state.save_best({'step': 2})
-    assert json.loads((tmp_path / 'best.json').read_text()) == {'step': 1}
-    # And again, with the first of the three files moved.
-    complete = tmp_path / '.best.complete'
-    next(complete.glob('*.data*')).rename(tmp_path / 'best.data-00000-of-00001')
-    assert state.read_best() == {'step': 2}
-    assert checkpoints.WeightsFile(str(tmp_path / 'best')).read('fc/kernel') == 7
-    assert not complete.exists()
+    assert best_of(tmp_path) == (1, 1)
+    state.save_best({'step': 2})
+    assert best_of(tmp_path) == (2, 2)
+
+
+def interrupt(record):
+    raise KeyboardInterrupt
+
+
+def test_best_of_the_same_step_is_not_half_there_either(state, tmp_path, monkeypatch):
+    state.variables['fc/kernel'].assign([[1.0]])
+    state.save_best({'step': 1})
+    state.variables['fc/kernel'].assign([[2.0]])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(state, 'record_best', interrupt)
+        state.save_best({'step': 1})
+    assert kernel_of_best(tmp_path) == 1
+    state.save_best({'step': 1})
+    assert kernel_of_best(tmp_path) == 2
+
+
+def test_best_before_the_last_is_there_for_those_who_read_it(state, tmp_path):
+    for step in (1, 2, 3):
+        state.save_best({'step': step})
+    names = {path.name.partition('.')[0] for path in tmp_path.glob('best-*')}
+    assert names == {'best-2', 'best-3'}
+
+
+def test_best_of_an_earlier_version_is_found_and_replaced(state, tmp_path):
+    checkpoints.write(str(tmp_path), 'best', state.without_slots)
+    (tmp_path / 'best.json').write_text('{"step": 1}')
+    assert checkpoints.find(str(tmp_path), 'best') == str(tmp_path / 'best')
+    for step in (2, 3):
+        state.save_best({'step': step})
+    assert not list(tmp_path.glob('best.index'))
+
+
+# --- validations that an interruption has left out --------------------------------
+
+
+@pytest.mark.parametrize('killed_at', [2, 4, 5])
+def test_validation_that_a_kill_has_left_out_is_made_up_for(
+    data, finished, tmp_path, monkeypatch, killed_at
+):
+    root = tmp_path / 'exp'
+    more = ['--train_iterations', '5', '--val_every', '2', '--learning_rate', '0.01']
+    more += ['--checkpoint_frequency', '2', *val_flags(data)]
+    validate = validation.Validator.validate
+
+    def be_killed(self, done):
+        if done == killed_at:
+            raise KeyboardInterrupt
+        validate(self, done)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(validation.Validator, 'validate', be_killed)
+        tiny_run.start(data, root, *more)
+    tiny_run.resume(root)
+    assert read_scores(root) == read_scores(finished)
+    best = json.loads((finished / 'best.json').read_text())
+    assert json.loads((root / 'best.json').read_text()) == best
+    assert log_of(root).count('validation after iteration ') == 3
+
+
+def test_validation_that_a_stop_has_left_out_is_made_up_for(
+    data, finished, tmp_path, monkeypatch
+):
+    root = tmp_path / 'exp'
+    write = journal.Journal.write
+
+    def write_and_stop(self, iteration):
+        write(self, iteration)
+        if iteration.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, 'write', write_and_stop)
+        tiny_run.start(
+            data,
+            root,
+            *('--train_iterations', '5', '--val_every', '2', '--learning_rate', '0.01'),
+            *('--checkpoint_frequency', '2', *val_flags(data)),
+        )
+    assert 'stopped after iteration 2' in log_of(root)
+    tiny_run.resume(root)
+    assert read_scores(root) == read_scores(finished)
 
 
 def test_failed_replacement_leaves_the_old_one(state, tmp_path, monkeypatch):
     state.save_best({'step': 1})
     monkeypatch.setattr('common.write_json', lambda *_: (_ for _ in ()).throw(OSError))
-    with pytest.raises(OSError, match='cannot write best to'):
+    with pytest.raises(OSError, match='cannot write best-2 to'):
         state.save_best({'step': 2})
-    assert state.read_best() == {'step': 1}
+    assert best_of(tmp_path)[1] == 1
     assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_without_a_best_there_is_no_record(state):
-    assert state.read_best() is None
+    assert checkpoints.read_best(state.directory) is None
 
 
 # --- what is scored, and what is refused -----------------------------------------

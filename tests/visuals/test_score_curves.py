@@ -50,6 +50,12 @@ def test_roc_starts_at_the_lowest_rate_that_a_log_axis_can_show():
     np.testing.assert_allclose(axes.get_xlim(), [0.1, 100])
 
 
+def test_roc_without_small_rates_has_an_axis():
+    roc = {'fpr': [0.0, 1.0], 'tpr': [0.0, 1.0]}
+    (axes,) = score_curves.draw_roc({'ours': SCORES | {'roc': roc}}).axes
+    np.testing.assert_allclose(axes.get_xlim(), [50, 100])
+
+
 def test_distances_are_densities_of_area_one():
     both = {label: SCORES | {'distance_histogram': HISTOGRAM} for label in ('a', 'b')}
     figure = score_curves.draw_distances(both)

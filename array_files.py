@@ -1,0 +1,197 @@
+"""HDF5 and NumPy files, which may be anybody's: no claim is believed, no link followed.
+
+An HDF5 file can name other files, whose bytes would then be "embeddings", and a header
+of some bytes can claim more numbers than any disk holds. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import math
+import mmap
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import common
+
+h5py = common.lazy_import('h5py')
+
+# The most that deflate, the best of the usual filters, makes of a byte. What is said to
+# come of less was never stored.
+MOST_COMPRESSION = 1032
+
+# How a heap of an HDF5 file begins: signature and version.
+HEAP = b'GCOL\1'
+
+# What reading a damaged file raises: by the operating system, h5py, NumPy's reading of
+# a header as Python, and the unpacking of archives.
+DAMAGES = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(RuntimeError, NotImplementedError, OverflowError, MemoryError, SyntaxError),
+    *(tokenize.TokenError, RecursionError, zipfile.BadZipFile, zlib.error),
+    lzma.LZMAError,
+)
+
+
+@contextlib.contextmanager
+def reading(filename: str, expected: str) -> Iterator[None]:
+    """Let what a damaged file makes readers raise be an InputError.
+
+    Args:
+        filename: of the file, the beginning of the message.
+        expected: what the file is not, such as 'a complete HDF5 file'.
+    """
+    try:
+        yield
+    except common.InputError:
+        raise
+    except DAMAGES as error:
+        reason = str(error) or type(error).__name__
+        raise common.InputError(f'{filename} is not {expected} ({reason})') from error
+
+
+def open_hdf5(filename: str) -> Any:
+    """Return an HDF5 file, open for reading: h5py.File.
+
+    Raises:
+        InputError: its heaps are damaged.
+        OSError: it cannot be read, or is no HDF5 file.
+    """
+    with open(filename, 'rb') as file:
+        # There is no map of nothing.
+        if os.path.getsize(filename):
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                check_heaps(content, filename)
+    return h5py.File(filename, 'r')
+
+
+def check_heaps(content: mmap.mmap, filename: str) -> None:
+    """Raise InputError if a heap of an HDF5 file, which has its texts, is damaged.
+
+    In one that has an object of no size, HDF5 1.14 goes round for ever. Described at
+    https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html, III.E.
+    """
+    end = 0
+    while (start := content.find(HEAP, end)) >= 0:
+        place, end = start + 16, start + read_number(content, start + 8)
+        is_damaged = not place <= end <= len(content)
+        while not is_damaged and place + 16 <= end:
+            index, size = struct.unpack_from('<H6xQ', content, place)
+            # What is left is object 0, whose size counts its header.
+            place += 16 + -(-size // 8) * 8 if index else size
+            is_damaged = place > end or (not index and size < 16)
+        if is_damaged:
+            raise common.InputError(
+                f'{filename} is not a complete HDF5 file (its heap at byte {start} is '
+                'damaged); write it or copy it again'
+            )
+
+
+def read_number(content: mmap.mmap, place: int) -> int:
+    """Return the number of eight bytes at a place."""
+    return int.from_bytes(content[place : place + 8], 'little')
+
+
+def find_hdf5(file: Any, name: str) -> Any:
+    """Return a member of an open HDF5 file or group, or None if there is none.
+
+    Raises:
+        InputError: it is elsewhere, or says that it has more than is stored.
+    """
+    key = name.encode()
+    if not file.id.links.exists(key):
+        return None
+    filename = file.file.filename
+    if file.id.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+        raise common.InputError(
+            f'{filename}: {name} is a link to another place, which is not followed; '
+            'copy the data set into the file'
+        )
+    member = file[name]
+    if isinstance(member, h5py.Dataset):
+        check_hdf5(member, filename)
+    return member
+
+
+def check_hdf5(dataset: Any, filename: str) -> None:
+    """Raise InputError unless all of an HDF5 data set is stored in its own file.
+
+    Args:
+        dataset: h5py.Dataset.
+        filename: for the message.
+    """
+    name = dataset.name
+    if dataset.is_virtual or dataset.external:
+        raise common.InputError(
+            f'{filename}: the numbers of {name} are in other files, which are not '
+            'read; copy them into this one'
+        )
+    if dataset.shape is None:
+        return
+    claimed = dataset.id.get_type().get_size() * math.prod(dataset.shape)
+    most = stored = dataset.id.get_storage_size()
+    if dataset.chunks:
+        counts = [
+            -(-length // chunk)
+            for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)
+        ]
+        claimed = dataset.dtype.itemsize * math.prod(counts) * math.prod(dataset.chunks)
+        if dataset.id.get_create_plist().get_nfilters():
+            most *= MOST_COMPRESSION
+    if claimed > most or stored > os.path.getsize(filename):
+        raise common.InputError(
+            f'{filename}: {name} {list(dataset.shape)} has {claimed} bytes by its '
+            f'header, but {stored} are stored; the file is incomplete or damaged'
+        )
+
+
+def refuse_huge(array: Any, what: str) -> None:
+    """Raise InputError if an array would not fit into the memory of this machine.
+
+    Args:
+        array: anything with shape and dtype.
+        what: it is, the start of the message.
+    """
+    size = math.prod(array.shape) * array.dtype.itemsize
+    common.refuse_impossible(size, what, 'choose a machine with more, or fewer images')
+
+
+def load_numpy(filename: str) -> dict[str, np.ndarray]:
+    """Return the array of a .npy file as `emb`, or those of a .npz file by their names.
+
+    The one of a .npy file stays on disk until it is looked at.
+
+    Raises:
+        OSError: the file cannot be opened.
+        InputError: it is damaged, or has objects that would have to be unpickled.
+    """
+    with open(filename, 'rb') as file:
+        is_one = file.read(len(np.lib.format.MAGIC_PREFIX)) == (
+            np.lib.format.MAGIC_PREFIX
+        )
+        file.seek(0)
+        with reading(filename, 'a complete NumPy file of numbers'):
+            if is_one:
+                return {'emb': np.load(filename, mmap_mode='r', allow_pickle=False)}
+            with np.load(file, allow_pickle=False) as archive:
+                return {name: read_member(archive, name) for name in archive.files}
+
+
+def read_member(archive: Any, name: str) -> np.ndarray:
+    """Return an array of an open .npz file.
+
+    Raises:
+        ValueError: it is none, or more than the archive has room for; and others.
+    """
+    array = archive[name]
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f'{name} is no array')
+    return array

@@ -1,0 +1,195 @@
+"""Commands in processes of their own, and a fault that waits for a system call.
+
+TensorFlow takes five seconds to import. A server imports it once (multiprocessing's
+forkserver), and each command is a fork of it.
+"""
+
+import ctypes
+import functools
+import importlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import typing
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parent
+ROOT = FOLDER.parents[1]
+
+# As in system_calls.c.
+ACTIONS = ('count', 'kill', 'tear', 'fail')
+
+
+class Fault(typing.NamedTuple):
+    """What happens to a command at its n-th system call that changes files.
+
+    Attributes:
+        directory: pathlib.Path; calls are counted that change files in or below it.
+        n: which of them, from 1.
+        action: one of ACTIONS. kill: before the call. tear: half of it is done, if it
+            writes, then likewise. fail: it and those after it have no effect and return
+            `number`; with ENOSPC or EDQUOT only those that need room.
+        number: a signal that kills, or an errno.
+    """
+
+    directory: pathlib.Path
+    n: int = 0
+    action: str = 'count'
+    number: int = signal.SIGKILL
+
+
+class Call(typing.NamedTuple):
+    """A system call of a command: which one, on what file, renamed to what."""
+
+    n: int
+    name: str
+    path: str
+    to: str
+
+
+class Outcome(typing.NamedTuple):
+    """What became of a command.
+
+    Attributes:
+        code: of its exit; below 0, the signal that ended it.
+        said: what it wrote to stdout and stderr.
+        calls: list of Call, up to the one with the fault.
+    """
+
+    code: int
+    said: str
+    calls: list
+
+
+def find_reason():
+    """Return why faults cannot be injected here, or None."""
+    if shutil.which('cc') is None:
+        return 'no C compiler (cc)'
+    try:
+        build()
+    except (OSError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def build():
+    """Compile system_calls.c; return the file name of the library.
+
+    Raises:
+        RuntimeError: it does not compile, or the system does not let it work.
+    """
+    library = pathlib.Path(tempfile.mkdtemp(prefix='faults_'), 'system_calls.so')
+    flags = ('-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC')
+    compiler = subprocess.run(
+        ['cc', *flags, '-o', str(library), str(FOLDER / 'system_calls.c')],
+        capture_output=True,
+        text=True,
+    )
+    if compiler.returncode:
+        raise RuntimeError(f'system_calls.c does not compile: {compiler.stderr}')
+    trial = start_server().Process(
+        target=arm, args=(str(library), Fault(library.parent), '')
+    )
+    trial.start()
+    trial.join()
+    if trial.exitcode:
+        raise RuntimeError('the system does not let a process trap its own calls')
+    return str(library)
+
+
+def arm(library, fault, log):
+    """Let a fault wait in this process.
+
+    Args:
+        library: file name of the compiled system_calls.c.
+        fault: a Fault.
+        log: file for the calls, or ''.
+    """
+    code = ctypes.CDLL(library).arm(
+        os.path.realpath(fault.directory).encode(),
+        *(fault.n, ACTIONS.index(fault.action), int(fault.number), log.encode()),
+    )
+    if code:
+        raise OSError(code, f'no seccomp filter: {os.strerror(code)}')
+
+
+@functools.cache
+def start_server():
+    """Return the multiprocessing context of processes that have imported everything."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['everything'])
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests', FOLDER)))
+        monkeypatch.setenv('PYTHONPATH', paths)
+        multiprocessing.forkserver.ensure_running()
+    return context
+
+
+def start(command, argv, fault=None, log='', said=os.devnull):
+    """Start a command; return its Process.
+
+    Args:
+        command: such as 'train', a module with `main`.
+        argv: list of str, its flags.
+        fault: a Fault, or None.
+        log: file that its calls are written to, if there is a fault.
+        said: file that stdout and stderr go to.
+    """
+    library = build() if fault else None
+    process = start_server().Process(
+        target=be, args=(command, argv, fault, library, str(log), str(said))
+    )
+    process.start()
+    return process
+
+
+def be(command, argv, fault, library, log, said):
+    """Be a command; see start."""
+    assert 'tensorflow' in sys.modules, 'everything.py is not imported in the server'
+    common = importlib.import_module('common')
+    module = importlib.import_module(command)
+    net = importlib.import_module('nets._mobilenet')
+    net.SEPARABLE = ((8, 2),)  # As tiny_run.shrink_net.
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    sys.argv = [str(ROOT / f'{command}.py'), *argv]
+    if fault:
+        arm(library, fault, log)
+    common.run(module.main)
+
+
+def run(command, argv, fault=None, timeout=300):
+    """Run a command to its end; return the Outcome.
+
+    Args:
+        command, argv, fault: see start.
+        timeout: seconds, after which it is killed, and the test fails.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        log, said = pathlib.Path(directory, 'log'), pathlib.Path(directory, 'said')
+        process = start(command, argv, fault, log, said)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            pytest.fail(
+                f'{command} has not ended after {timeout} s: {said.read_text()}'
+            )
+        calls = read_calls(log) if fault else []
+        return Outcome(process.exitcode, said.read_text(errors='replace'), calls)
+
+
+def read_calls(log):
+    """Return the list of Call of a log."""
+    lines = pathlib.Path(log).read_text(errors='surrogateescape').split('\n')[:-1]
+    cells = [line.split('\t') for line in lines]
+    return [Call(int(n), *rest) for n, *rest in cells]

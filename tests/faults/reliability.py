@@ -1,0 +1,117 @@
+"""The table of docs/reliability.md: what was injected, what was lost, what is seen.
+
+Each file of tests here lists its faults as FAULTS, and adds a row for each of them by
+the fixture `reliability`. `./test.sh --faults` writes the page from the rows.
+"""
+
+import ast
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import typing
+
+FOLDER = pathlib.Path(__file__).parent
+PAGE = FOLDER.parents[1] / 'docs' / 'reliability.md'
+
+COLUMNS = (
+    'fault',
+    'how often',
+    'how injected',
+    'what was lost',
+    'what the user sees',
+)
+
+TEXT = """# Reliability
+
+What was done to the commands, how often, and what came of it. `./test.sh --faults`
+injects all of it and writes this page; `./test.sh` injects a selection.
+
+{conditions}
+
+"""
+
+
+class Row(typing.NamedTuple):
+    """A row of the table, in the order of COLUMNS."""
+
+    fault: str
+    times: int
+    how: str
+    lost: str
+    seen: str
+
+
+def list_faults(folder=FOLDER):
+    """Return the FAULTS of all test files in a folder, a list of str in order."""
+    faults = []
+    for path in sorted(folder.glob('test_*.py')):
+        for node in ast.parse(path.read_text(encoding='utf-8')).body:
+            is_list = isinstance(node, ast.Assign) and [
+                name.id for name in node.targets if isinstance(name, ast.Name)
+            ] == ['FAULTS']
+            if is_list:
+                faults += ast.literal_eval(node.value)
+    return faults
+
+
+def join(rows, faults):
+    """Return rows in the order of `faults`; those that differ in `times` alone as one.
+
+    Args:
+        rows: of Row.
+        faults: list of str.
+
+    Raises:
+        ValueError: a fault has no row.
+    """
+    times = {}
+    for row in rows:
+        rest = row._replace(times=0)
+        times[rest] = times.get(rest, 0) + row.times
+    missing = [fault for fault in faults if all(row.fault != fault for row in times)]
+    if missing:
+        raise ValueError(f'no row for: {", ".join(missing)}')
+    return [
+        row._replace(times=times[row])
+        for row in sorted(times, key=lambda row: (faults.index(row.fault), row))
+    ]
+
+
+def describe_conditions():
+    """Return where and when the faults were injected, as a text."""
+    versions = [
+        f'{name} {importlib.metadata.version(name)}'
+        for name in ('tensorflow', 'keras', 'numpy', 'h5py')
+    ]
+    models = [
+        line.partition(':')[2].strip()
+        for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        if line.startswith('model name')
+    ]
+    processor = models[0] if models else platform.machine()
+    linux = '.'.join(platform.release().split('.')[:2])
+    return (
+        f'Written on {datetime.date.today()}: {processor}, Linux {linux}, Python '
+        f'{platform.python_version()}, {", ".join(versions)}.'
+    )
+
+
+def write_page(rows, page=PAGE, faults=None):
+    """Write the page from the Rows of a run.
+
+    Raises:
+        ValueError: one of `faults`, by default all of the suite, has no row.
+    """
+    lines = [COLUMNS, ['---'] * len(COLUMNS)]
+    lines += [[*map(str, row)] for row in join(rows, faults or list_faults())]
+    table = ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
+    text = TEXT.format(conditions=describe_conditions())
+    page.write_text(text + table, encoding='utf-8')
+
+
+def read_table(text):
+    """Return the cells of a page's table, lists of str, its head first."""
+    lines = [line for line in text.splitlines() if line.startswith('| ')]
+    cells = [[cell.strip() for cell in line.strip('| ').split(' | ')] for line in lines]
+    return cells[:1] + cells[2:]

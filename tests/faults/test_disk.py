@@ -1,0 +1,212 @@
+"""A disk is full, read-only or gone: one line says so, and what was there stays."""
+
+import contextlib
+import errno
+import pathlib
+import shutil
+import subprocess
+import time
+
+import doomed
+import pytest
+import stories
+
+FAULTS = (
+    'full disk at each write of train.py',
+    'full disk at each write of embed.py',
+    'full disk at each write of embed.py --shard',
+    'full disk at each write of embed.py --merge',
+    'full disk at each write of evaluate.py',
+    'full disk at each write of visualize.py',
+    'full disk at each write of make_csv.py',
+    'quota exceeded at each write of train.py',
+    'disk that turns read-only at each system call of train.py',
+    'disk that turns read-only at each system call of embed.py',
+    'full file system under train.py',
+    'read-only file system under train.py and embed.py',
+    'directory removed while train.py runs',
+)
+
+# Name of a story, what its calls return, its fault, how many calls are quick.
+REFUSALS = [
+    ('train.py', errno.ENOSPC, FAULTS[0], 1),
+    ('embed.py', errno.ENOSPC, FAULTS[1], 1),
+    ('embed.py --shard', errno.ENOSPC, FAULTS[2], 0),
+    ('embed.py --merge', errno.ENOSPC, FAULTS[3], 1),
+    ('evaluate.py', errno.ENOSPC, FAULTS[4], 1),
+    ('visualize.py', errno.ENOSPC, FAULTS[5], 1),
+    ('make_csv.py', errno.ENOSPC, FAULTS[6], 1),
+    ('train.py', errno.EDQUOT, FAULTS[7], 0),
+    ('train.py', errno.EROFS, FAULTS[8], 1),
+    ('embed.py', errno.EROFS, FAULTS[9], 0),
+]
+NEEDS_ROOM = ('write', 'mkdir', 'fallocate')
+
+
+@pytest.fixture(scope='module')
+def told(data, all_stories, tmp_path_factory):
+    """Return {name: stories.Story} of all commands that write."""
+    directory = tmp_path_factory.mktemp('told').resolve()
+    embedded = all_stories['embed.py --merge'].after
+    others = stories.write(data, embedded, directory / 'exp', directory)
+    return all_stories | {story.name: story for story in others}
+
+
+def find_bad_message(outcome, command, place):
+    """Return what is wrong with how a command ended, list of str.
+
+    Args:
+        outcome: a doomed.Outcome.
+        command: such as 'train'.
+        place: directory that has the file which cannot be written.
+    """
+    lines = outcome.said.splitlines()
+    errors = [line for line in lines if line.startswith(f'{command}.py: error: ')]
+    if (outcome.code, len(errors)) != (1, 1) or 'Traceback' in outcome.said:
+        return [f'exit code {outcome.code}, says: {" / ".join(lines[-4:])}']
+    return [] if str(place) in errors[0] else [f'names no file: {errors[0]}']
+
+
+@pytest.mark.parametrize(
+    'name, code, fault, few', REFUSALS, ids=[row[2] for row in REFUSALS]
+)
+def test_refused_call_is_told_and_loses_nothing(
+    told, name, code, fault, few, every_fault, reliability
+):
+    story = stories.find(told, name, fault, reliability)
+    is_full = code != errno.EROFS
+    numbers = [c.n for c in story.calls if c.name in NEEDS_ROOM or not is_full]
+    faults = []
+    numbers = stories.pick(numbers, few, every_fault)
+    for n in numbers:
+        stories.restart(story)
+        refusal = doomed.Fault(story.root, n, 'fail', code)
+        outcome = doomed.run(story.command, story.argv, refusal)
+        call = ' '.join(story.calls[n - 1][1:]).replace(f'{story.root}/', '')
+        found = find_bad_message(outcome, story.command, story.root)
+        faults += [f'{n} {call}: {one}' for one in found + stories.find_fault(story)]
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=fault,
+        times=len(numbers),
+        how=f'from the n-th call on, {errno.errorcode[code]} is returned'
+        + ' to what needs room' * is_full,
+        lost='what had not been written; the same again, once there is room'
+        if is_full
+        else 'what had not been written; the same again, once the disk is back',
+        seen='exit code 1 and one line with the name of the file',
+    )
+
+
+@contextlib.contextmanager
+def mounted(directory, options):
+    """Mount a file system in memory for a while; say whether that is permitted."""
+    directory.mkdir()
+    command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(directory)]
+    is_mounted = shutil.which('mount') is not None and not subprocess.call(
+        command, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield is_mounted
+    finally:
+        if is_mounted:
+            subprocess.run(['umount', str(directory)], check=True)
+
+
+def remount(directory, options):
+    command = ['mount', '-o', f'remount,{options}', str(directory)]
+    subprocess.run(command, check=True)
+
+
+NO_MOUNT = 'mount is not permitted'
+
+
+def test_full_file_system_loses_nothing(data, tmp_path, reliability):
+    place = tmp_path.resolve() / 'small'
+    argv = stories.train_flags(data, place / 'exp', 12)
+    whole = stories.train_flags(data, tmp_path.resolve() / 'exp', 12)
+    story = stories.tell(
+        'train.py', 'train', whole, tmp_path.resolve() / 'exp', tmp_path
+    )
+    with mounted(place, 'size=300k') as is_mounted:  # Of 550 that the run takes.
+        if not is_mounted:
+            reliability.skip(FAULTS[10], NO_MOUNT)
+        story = story._replace(root=place / 'exp', argv=argv)
+        outcome = doomed.run('train', argv)
+        faults = find_bad_message(outcome, 'train', story.root)
+        assert (story.root / 'checkpoint-1.index').exists(), outcome.said
+        faults += stories.find_damage(story.root)
+        again = doomed.run('train', stories.resume_flags(story.root))
+        faults += find_bad_message(again, 'train', story.root)
+        remount(place, 'size=4m')
+        faults += stories.find_fault(story)
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=FAULTS[10],
+        times=1,
+        how='a tmpfs of 300 kB, later enlarged',
+        lost='iterations since the last checkpoint; made again, the same tensors',
+        seen='exit code 1 and one line with the name of the file, also when resumed '
+        'before there is room',
+    )
+
+
+def test_read_only_file_system_is_told(data, all_stories, tmp_path, reliability):
+    place = tmp_path.resolve() / 'frozen'
+    root = place / 'exp'
+    with mounted(place, 'size=8m') as is_mounted:
+        if not is_mounted:
+            reliability.skip(FAULTS[11], NO_MOUNT)
+        shutil.copytree(all_stories['train.py'].after, root)
+        before = stories.list_files(root)
+        remount(place, 'ro')
+        longer = ['--train_iterations', '4']
+        faults = []
+        for command, argv in (
+            ('train', [*stories.resume_flags(root), *longer]),
+            ('train', stories.train_flags(data, place / 'new', 2)),
+            ('embed', stories.embed_flags(data, root)),
+        ):
+            outcome = doomed.run(command, argv)
+            faults += find_bad_message(outcome, command, place)
+        assert stories.list_files(root) == before
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=FAULTS[11],
+        times=3,
+        how='a tmpfs that is remounted read-only: a new run, a resumed one, embed.py',
+        lost='nothing',
+        seen='exit code 1 and one line with the name of the file',
+    )
+
+
+def test_removed_directory_is_told(data, tmp_path, reliability):
+    root, said = tmp_path.resolve() / 'exp', tmp_path / 'said'
+    process = doomed.start('train', stories.train_flags(data, root, 1000), said=said)
+    wait_for(root / 'checkpoint-2.index', process)
+    root.rename(tmp_path / 'gone')  # At once, unlike rmtree.
+    shutil.rmtree(tmp_path / 'gone', ignore_errors=True)
+    process.join(60)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        pytest.fail(f'still running; {said.read_text()[-500:]}')
+    outcome = doomed.Outcome(process.exitcode, said.read_text(), [])
+    assert find_bad_message(outcome, 'train', root) == []
+    assert not root.exists()
+    reliability.add(
+        fault=FAULTS[12],
+        times=1,
+        how='renamed and removed after the second checkpoint',
+        lost='the run, as somebody wished',
+        seen='exit code 1 and one line with the name of the directory',
+    )
+
+
+def wait_for(path, process, timeout=60):
+    """Wait until a process has made a file."""
+    deadline = time.monotonic() + timeout
+    while not pathlib.Path(path).exists():
+        assert process.exitcode is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,92 @@
+"""Rubbish in every kind of file that is read: refused in one line, or without harm.
+
+FAULTS=all feeds 10,000 files of each kind, else a few. See fuzz.py.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import fuzz
+import pytest
+
+import tiny_run
+
+IS_ALL = os.environ.get('FAULTS') == 'all'
+FILES = 10_000 if IS_ALL else 40  # Of a kind.
+AT_ONCE = 2500  # By one process.
+
+# What is imported of ours: the commands, and what tests share.
+PYTHONPATH = os.pathsep.join([str(tiny_run.ROOT), str(tiny_run.ROOT / 'tests')])
+
+FAULTS = tuple(f'damaged file: {name}' for name in fuzz.KINDS)
+
+
+def feed(directory, names):
+    """Return {kind: {'read': n, 'refused': n, 'others': {number: what}}}."""
+    total = {name: {'read': 0, 'refused': 0, 'others': {}} for name in names}
+    waiting = [
+        (name, first, min(first + AT_ONCE, FILES))
+        for name in names
+        for first in range(0, FILES, AT_ONCE)
+    ]
+    while waiting:
+        # As many kinds as possible by one process: each has to import TensorFlow.
+        some = waiting[:1] if IS_ALL else waiting
+        waiting = waiting[len(some) :]
+        new = directory / str(len(os.listdir(directory)))
+        new.mkdir()
+        words = [f'{name}:{first}:{last}' for name, first, last in some]
+        # A warning would be a line more.
+        process = subprocess.run(
+            [sys.executable, '-W', 'error', fuzz.__file__, str(new), *words],
+            env={**os.environ, 'PYTHONPATH': PYTHONPATH},
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode <= 0, process.stderr[-3000:]
+        for line in (new / 'results.txt').read_text().splitlines():
+            name, number, outcome = json.loads(line)
+            if outcome in ('read', 'refused'):
+                total[name][outcome] += 1
+            else:
+                total[name]['others'][number] = outcome
+        if process.returncode:
+            name, number, _ = json.loads((new / 'at_work.txt').read_text())
+            fate = signal.Signals(-process.returncode).name
+            total[name]['others'][number] = fate
+            at = [one[0] for one in some].index(name)
+            waiting = [(name, number + 1, some[at][2]), *some[at + 1 :], *waiting]
+    return total
+
+
+@pytest.fixture(scope='module')
+def fed(tmp_path_factory):
+    """Return a function of a kind that returns what became of its files."""
+    directory = tmp_path_factory.mktemp('fed')
+    known = {}
+
+    def find(name):
+        if name not in known:
+            known.update(feed(directory, [name] if IS_ALL else list(fuzz.KINDS)))
+        return known[name]
+
+    return find
+
+
+@pytest.mark.parametrize('name', fuzz.KINDS)
+def test_damaged_file_is_refused_in_one_line_or_read(fed, reliability, name):
+    found = fed(name)
+    assert found['others'] == {}
+    assert found['read'] + found['refused'] == FILES
+    # Or the files were not spoilt, or all beyond what a reader looks at.
+    assert found['refused'] > FILES / 5
+    reliability.add(
+        fault=f'damaged file: {name}',
+        times=FILES,
+        how='bits, ranges, sizes or values changed, or cut off, by seed',
+        lost='nothing',
+        seen='a line that names the file; else what was read is sound',
+    )

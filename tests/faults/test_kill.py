@@ -1,0 +1,170 @@
+"""A command that is killed loses nothing but its own work, wherever it was.
+
+A run is resumed, an embedding repeated: the results are those of one that nothing
+disturbed, bit for bit, and nothing under a final name was damaged at any time.
+"""
+
+import os
+import random
+import signal
+
+import doomed
+import pytest
+import stories
+
+FAULTS = (
+    'SIGKILL at each system call of train.py',
+    'SIGKILL at each system call of embed.py',
+    'SIGKILL at each system call of embed.py --shard',
+    'SIGKILL at each system call of embed.py --merge',
+    'SIGKILL in the middle of each write of train.py',
+    'SIGKILL in the middle of each write of embed.py',
+    'SIGKILL in the middle of each write of embed.py --shard',
+    'SIGKILL in the middle of each write of embed.py --merge',
+    'power failure after each rename of train.py',
+    'power failure after each rename of embed.py',
+    'power failure after each rename of embed.py --shard',
+    'power failure after each rename of embed.py --merge',
+    'SIGKILL of train.py at a random moment',
+)
+
+NAMES = ('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge')
+AT_CALL = 'a seccomp filter counts what changes files'
+OF_A_RUN = 'iterations since the last checkpoint; made again, the same tensors and best'
+
+
+def for_each_command(first):
+    """Return the mark of a test of each command; its faults begin at FAULTS[first]."""
+    faults = FAULTS[first : first + len(NAMES)]
+    pairs = list(zip(NAMES, faults, strict=True))
+    return pytest.mark.parametrize('name, fault', pairs, ids=NAMES)
+
+
+def disturb(story, action, numbers):
+    """Kill a story's command at some calls; return what is wrong then, list of str.
+
+    Args:
+        story: a stories.Story.
+        action: of doomed.Fault.
+        numbers: list of int, which calls.
+    """
+    faults, seen = [], set()
+    for n in numbers:
+        stories.restart(story)
+        fault = doomed.Fault(story.root, n, action)
+        outcome = doomed.run(story.command, story.argv, fault)
+        if outcome.code != -signal.SIGKILL:  # It had fewer calls this time.
+            assert (outcome.code, len(outcome.calls) < n) == (0, True), outcome
+            continue
+        state = stories.fingerprint(story.root)
+        if state not in seen:
+            seen.add(state)
+            call = ' '.join(outcome.calls[-1][1:]).replace(f'{story.root}/', '')
+            faults += [f'{n} {call}: {one}' for one in stories.find_fault(story)]
+    return faults
+
+
+# How many calls the quick selection takes; a run takes three seconds.
+FEW = {'train.py': 3, 'embed.py': 1, 'embed.py --shard': 1, 'embed.py --merge': 1}
+FEW_TORN = {'train.py': 1, 'embed.py': 1, 'embed.py --shard': 0, 'embed.py --merge': 0}
+
+
+@for_each_command(0)
+def test_kill_before_a_call_loses_nothing(
+    all_stories, name, fault, every_fault, reliability
+):
+    story = stories.find(all_stories, name, fault, reliability)
+    numbers = stories.pick([call.n for call in story.calls], FEW[name], every_fault)
+    faults = disturb(story, 'kill', numbers)
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=fault,
+        times=len(numbers),
+        how=f'{AT_CALL} and kills before the n-th, for every n',
+        lost=(
+            OF_A_RUN
+            if name == 'train.py'
+            else 'the embeddings so far; repeated, the same bytes'
+        ),
+        seen='nothing; the same command again, or --resume, goes on',
+    )
+
+
+@for_each_command(4)
+def test_kill_in_a_write_loses_nothing(
+    all_stories, name, fault, every_fault, reliability
+):
+    story = stories.find(all_stories, name, fault, reliability)
+    writes = [call.n for call in story.calls if call.name == 'write']
+    numbers = stories.pick(writes[1:-1], FEW_TORN[name], every_fault)
+    faults = disturb(story, 'tear', numbers)
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=fault,
+        times=len(numbers),
+        how=f'{AT_CALL}, writes half of what the n-th write has and kills, for every n',
+        lost='as before',
+        seen='as before',
+    )
+
+
+@for_each_command(8)
+def test_results_are_on_the_disk_before_they_have_their_name(
+    all_stories, name, fault, reliability
+):
+    story = stories.find(all_stories, name, fault, reliability)
+    renames = [call for call in story.calls if call.name == 'rename']
+    assert renames
+    faults = stories.find_unsynced(story.calls, story.root)
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=fault,
+        times=len(renames),
+        how='read from the calls: each file is synced before it is renamed, and the '
+        'directory afterwards',
+        lost='nothing that has its name',
+        seen='as before',
+    )
+
+
+def test_kill_at_random_moments_loses_nothing(
+    data, all_stories, tmp_path, every_fault, reliability
+):
+    story, num_kills = all_stories['train.py'], 3
+    if every_fault:
+        root, num_kills = tmp_path.resolve() / 'exp', 200
+        argv = stories.train_flags(data, root, 6)
+        story = stories.tell('train.py', 'train', argv, root, tmp_path)
+    rng = random.Random(1)  # How far a process gets until then differs anyway.
+    faults, done = [], 0
+    while done < num_kills:
+        stories.restart(story)
+        while done < num_kills and is_killed(story, rng.uniform(0, story.secs)):
+            done += 1
+            faults += [f'kill {done}: {one}' for one in stories.find_damage(story.root)]
+        faults += [f'after kill {done}: {one}' for one in stories.find_fault(story)]
+    assert not faults, '\n'.join(faults)
+    reliability.add(
+        fault=FAULTS[-1],
+        times=done,
+        how='kill -9 after a random time, again and again until the run has ended',
+        lost=OF_A_RUN,
+        seen='nothing; --resume goes on',
+    )
+
+
+def is_killed(story, secs):
+    """Start or resume a run and kill it after some seconds; say whether it had ended.
+
+    Args:
+        story: of train.py.
+        secs: from its start.
+    """
+    has_begun = (story.root / 'checkpoint').exists()
+    argv = stories.resume_flags(story.root) if has_begun else story.argv
+    process = doomed.start('train', argv)
+    process.join(secs)
+    if process.exitcode is None:
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode == -signal.SIGKILL
