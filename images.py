@@ -98,9 +98,7 @@ def apply_palette(content: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
     packing = number(BMP_PACKING, tf.int32)
     masks = tf.strings.substr(content, BMP_MASKS, len(BGR_MASKS))
     is_usual = (packing == 3) & (bits == 32) & (masks == BGR_MASKS)
-    # Of a header of 12 bytes (OS/2), TensorFlow takes pixels for the rest of it.
-    is_known = (header >= 40) & ((packing == 0) | is_usual)
-    tf.debugging.Assert(is_known, ['a BMP of a rare kind'])
+    tf.debugging.Assert((packing == 0) | is_usual, ['a BMP of a rare kind'])
 
     def look_up() -> tf.Tensor:
         start = BMP_HEADER + header
