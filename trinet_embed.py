@@ -109,9 +109,8 @@ def read_image(filename):
     Raises:
         OSError, ValueError: the file cannot be read, or is no image.
     """
-    if os.path.exists(filename) and not os.path.isfile(filename):
-        # Reading a pipe might never end.
-        raise common.InputError(f'{filename} is no file, but an image is expected')
+    if pathlib.Path(filename).is_fifo():  # Reading it might never end.
+        raise common.InputError(f'{filename} is a pipe, expected an image file')
     encoded = np.frombuffer(pathlib.Path(filename).read_bytes(), np.uint8)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
