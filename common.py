@@ -24,7 +24,7 @@ import tempfile
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -440,17 +440,18 @@ def start_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[IO[bytes]]:
     """Drop what is written to stderr within the block, by C code too.
 
-    If the block fails with an Exception, all of it is shown.
+    The block gets the file that holds it. If it fails with an Exception, all of it is
+    shown.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as chatter:
         os.dup2(chatter.fileno(), 2)
         try:
-            yield
+            yield chatter
         except Exception:
             chatter.seek(0)
             os.write(stderr, chatter.read())

@@ -377,6 +377,66 @@ def list_files(directory: str) -> set:
         return set()
 
 
+def add_outside_flag(group: argparse._ActionsContainer) -> None:
+    """Add --allow_outside_image_root, of every command that reads images by FID."""
+    group.add_argument(
+        '--allow_outside_image_root',
+        action='store_true',
+        help='Read images that FIDs lead to outside the image root, by `..`, an '
+        "absolute path or a symbolic link. Otherwise they are refused: a stranger's "
+        'CSV could name any file.',
+    )
+
+
+def check_inside(
+    csv_file: str, fids: Iterable[str], image_root: str, is_allowed: bool = False
+) -> None:
+    """Raise InputError if FIDs lead out of the image root, or links on their way do.
+
+    Args:
+        csv_file: for the message.
+        fids: [N] of str.
+        image_root: directory they are relative to; may itself be a link.
+        is_allowed: whether nothing is refused.
+
+    A directory is resolved and looked through for links once; names are compared.
+    """
+    if is_allowed:
+        return
+    root = os.path.join(os.path.realpath(image_root), '')
+
+    @functools.cache
+    def outside(directory: str) -> bool | set:
+        """Say whether a directory is outside, or return its files that are links."""
+        place = os.path.realpath(os.path.join(image_root, directory))
+        return not os.path.join(place, '').startswith(root) or list_links(place)
+
+    strangers = []
+    for fid in fids:
+        directory, slash, name = fid.rpartition('/')
+        found = outside(directory + slash)
+        # `a/..` is a directory, whatever its name looks like.
+        if found is True or (found and name in found) or name == '..':
+            filename = os.path.realpath(os.path.join(image_root, fid))
+            if found is True or not filename.startswith(root):
+                strangers.append(fid)
+    if strangers:
+        raise common.InputError(
+            f'{len(strangers)} image(s) in {csv_file} are outside the image root '
+            f'{image_root} (first: {strangers[0]}); if you trust that file, add '
+            '--allow_outside_image_root'
+        )
+
+
+def list_links(directory: str) -> set:
+    """Return the names of the symbolic links in a directory, a set."""
+    try:
+        with os.scandir(directory) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:
+        return set()
+
+
 def join_paths(image_root: str, fids: Iterable[str]) -> list:
     """Return the image files of FIDs, list [N] of str."""
     return [os.path.join(image_root, fid) for fid in fids]

@@ -65,6 +65,7 @@ def add_input_flags(parser):
         help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
         'or `best` of a run with --val_set. Default: the newest.',
     )
+    datasets.add_outside_flag(data)
     datasets.add_header_flag(data)
     common.add_loading_threads(data)
     data.add_argument(
@@ -302,6 +303,9 @@ def main(argv=None):
         rows = shards.rows_of(args.shard, len(dataset.fids), args.batch_size)
         dataset = dataset.select(slice(rows.start, rows.stop))
         filename = shards.name_of(filename, args.shard)
+    datasets.check_inside(
+        args.dataset, dataset.fids, image_root, args.allow_outside_image_root
+    )
     datasets.check_images_exist(
         args.dataset, dataset.fids, image_root, first_row=rows.start
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import common
 
@@ -30,6 +31,19 @@ ERASING_TRIES = 100
 # Unreadable images that an error names; each has a line of its own besides.
 MOST_NAMED = 10
 
+# Images that check_all decodes at a time, between two looks at what libjpeg said.
+CHECKED_AT_ONCE = 256
+
+# Where a BMP says where its pixels are, the size of its second header (the palette
+# follows it), bits per pixel, and their packing; of packing 3, three masks follow.
+BMP_PIXELS, BMP_HEADER, BMP_BITS, BMP_PACKING, BMP_MASKS = 10, 14, 28, 30, 54
+
+# Of the usual order in a pixel: blue, green, red, unused.
+BGR_MASKS = bytes.fromhex('0000ff00 00ff0000 ff000000')
+
+# The tag in EXIF that says how an image is to be turned; 1: not at all.
+EXIF_ORIENTATION = 0x0112
+
 
 def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Read and resize one image file.
@@ -39,8 +53,9 @@ def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
     TensorFlow's default method for the same reason.
 
     Args:
-        filename: string tensor; JPEG, PNG, BMP, GIF (the first frame), and WebP or
-            JPEG XL in RGB; grey becomes RGB, alpha is dropped.
+        filename: string tensor; JPEG, PNG, BMP (of 8, 24 or 32 bits), GIF (the first
+            frame), and WebP or JPEG XL in RGB; grey and palettes become RGB, alpha is
+            dropped, 16 bits become 8, and a rotation in EXIF is ignored.
         height, width: of the result, pixels.
 
     Returns:
@@ -57,7 +72,44 @@ def decode(filename: str | tf.Tensor) -> tf.Tensor:
     """Read one image file as read_image does, uint8 [H, W, 3], in its own size."""
     content = tf.io.read_file(filename)
     # Unlike decode_jpeg it takes BMP; of an animation, the first frame.
-    return tf.io.decode_image(content, channels=3, expand_animations=False)
+    image = tf.io.decode_image(content, channels=3, expand_animations=False)
+    is_bmp = tf.strings.substr(content, 0, 2) == b'BM'
+    colours = tf.cond(is_bmp, lambda: apply_palette(content, image), lambda: image)
+    return tf.ensure_shape(colours, (None, None, 3))
+
+
+def apply_palette(content: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
+    """Return the colours of a BMP, of which TensorFlow takes indices for greys.
+
+    Args:
+        content: string tensor, the file.
+        image: uint8 [H, W, 3], of tf.io.decode_image.
+
+    Raises:
+        tf.errors.InvalidArgumentError: its pixels are packed in a way that TensorFlow
+            takes for another one, without a word.
+    """
+
+    def number(start: int, dtype: tf.DType) -> tf.Tensor:
+        text = tf.strings.substr(content, start, dtype.size)
+        return tf.cast(tf.io.decode_raw(text, dtype)[0], tf.int32)
+
+    header, bits = number(BMP_HEADER, tf.int32), number(BMP_BITS, tf.uint16)
+    packing = number(BMP_PACKING, tf.int32)
+    masks = tf.strings.substr(content, BMP_MASKS, len(BGR_MASKS))
+    is_usual = (packing == 3) & (bits == 32) & (masks == BGR_MASKS)
+    # Of a header of 12 bytes (OS/2), TensorFlow takes pixels for the rest of it.
+    is_known = (header >= 40) & ((packing == 0) | is_usual)
+    tf.debugging.Assert(is_known, ['a BMP of a rare kind'])
+
+    def look_up() -> tf.Tensor:
+        start = BMP_HEADER + header
+        size = (number(BMP_PIXELS, tf.int32) - start) // 4 * 4
+        entries = tf.io.decode_raw(tf.strings.substr(content, start, size), tf.uint8)
+        palette = tf.reshape(entries, (-1, 4))[:, 2::-1]  # Blue, green, red, unused.
+        return tf.gather(palette, tf.cast(image[:, :, 0], tf.int32))
+
+    return tf.cond(bits == 8, look_up, lambda: image)
 
 
 def resize(image: tf.Tensor, height: int, width: int) -> tf.Tensor:
@@ -81,8 +133,9 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
         (filename, reason), both str, or None.
     """
     for filename in filenames:
-        if not os.path.isfile(filename):
-            return filename, 'the file does not exist'
+        if not os.path.isfile(filename):  # Reading a pipe might never end.
+            is_there = os.path.lexists(filename)
+            return filename, 'it is no file' if is_there else 'the file does not exist'
         if os.path.getsize(filename) == 0:
             return filename, 'the file is empty'
         # libjpeg complains on stderr as well, in words of its own.
@@ -90,8 +143,27 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
             try:
                 read_image(filename, 1, 1)
             except tf.errors.OpError as error:
-                return filename, common.tensorflow_reason(error)
+                reason = describe_bmp(filename) or common.tensorflow_reason(error)
+                return filename, reason
     return None
+
+
+def describe_bmp(filename: str) -> str | None:
+    """Return why a BMP of a rare kind is not read, and what to do; else None."""
+    with open(filename, 'rb') as file:
+        start = file.read(BMP_MASKS)
+    if start[:2] != b'BM' or len(start) < BMP_MASKS:
+        return None
+    bits = int.from_bytes(start[BMP_BITS:BMP_PACKING], 'little')
+    packing = int.from_bytes(start[BMP_PACKING : BMP_PACKING + 4], 'little')
+    is_old = start[BMP_HEADER] < 40
+    if not is_old and bits in (8, 24, 32) and packing == 0:
+        return None
+    kind = 'of OS/2' if is_old else f'of {bits} bits a pixel and compression {packing}'
+    return (
+        f'a BMP {kind}, where 8, 24 or 32 bits without compression are read; convert '
+        'it to PNG'
+    )
 
 
 def check_all(
@@ -101,7 +173,8 @@ def check_all(
 
     Args:
         filenames: sequence [N] of str.
-        logger: gets a warning for each that cannot be read, and why.
+        logger: gets a warning for each that cannot be read, and why; likewise for
+            those that can be, but are damaged or say that they are to be turned.
         quiet: whether there is no progress bar.
 
     Returns:
@@ -110,22 +183,26 @@ def check_all(
     Raises:
         InputError: some cannot be read; names the first ten.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(filenames))
-    # Of the pixels, the shape is kept: the memory stays small.
-    dataset = dataset.map(lambda filename: tf.shape(decode(filename)), tf.data.AUTOTUNE)
-    shapes = iter(dataset)
-    sizes, unreadable = [], []
     hidden = True if quiet else None  # None: shown on a terminal only.
-    for filename in common.tqdm.tqdm(filenames, unit=' images', disable=hidden):
-        try:
-            # After an error, the iterator goes on with the next file.
-            height, width, _ = next(shapes).numpy().tolist()
-            sizes.append((height, width))
-        except tf.errors.OpError as error:
-            found = find_unreadable([filename])
-            _, reason = found or (filename, common.tensorflow_reason(error))
-            unreadable.append(filename)
-            logger.warning(f'{filename}: {reason}')
+    sizes: list[tuple[int, int]] = []
+    unreadable: list[str] = []
+    turned: list[str] = []
+    with common.tqdm.tqdm(total=len(filenames), unit=' images', disable=hidden) as bar:
+        for start in range(0, len(filenames), CHECKED_AT_ONCE):
+            some = filenames[start : start + CHECKED_AT_ONCE]
+            found = find_out(some)
+            sizes += found.sizes
+            unreadable += found.unreadable
+            for filename, reason in {**found.unreadable, **found.damaged}.items():
+                logger.warning(f'{filename}: {reason}')
+            turned += [filename for filename in some if is_turned(filename)]
+            bar.update(len(some))
+    if turned:
+        logger.warning(
+            f'{len(turned)} of {len(filenames)} images say in EXIF that they are to be '
+            f'turned, which is ignored (first: {turned[0]}); turn their pixels if they '
+            'do not stand upright'
+        )
     if unreadable:
         raise common.InputError(
             f'{len(unreadable)} of {len(filenames)} images cannot be read (first: '
@@ -133,6 +210,73 @@ def check_all(
             'their lines in the CSV'
         )
     return sizes
+
+
+class Found(NamedTuple):
+    """What decoding image files told of them.
+
+    Attributes:
+        sizes: [(height, width), ...] of those that can be read, in order.
+        unreadable: {filename: reason}.
+        damaged: likewise, of those that give an image nevertheless.
+    """
+
+    sizes: list[tuple[int, int]]
+    unreadable: dict[str, str]
+    damaged: dict[str, str]
+
+
+def find_out(filenames: Sequence[str]) -> Found:
+    """Decode image files in parallel, and return what is Found."""
+    files = [filename for filename in filenames if os.path.isfile(filename)]
+    suspects = [filename for filename in filenames if not os.path.isfile(filename)]
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(files, tf.string))
+    # Of the pixels, the shape is kept: the memory stays small.
+    dataset = dataset.map(lambda filename: tf.shape(decode(filename)), tf.data.AUTOTUNE)
+    shapes = iter(dataset)
+    sizes = []
+    with common.silent_stderr() as chatter:
+        for filename in files:
+            try:
+                # After an error, the iterator goes on with the next file.
+                height, width, _ = next(shapes).numpy().tolist()
+                sizes.append((height, width))
+            except tf.errors.OpError:
+                suspects.append(filename)
+        is_noisy = os.fstat(chatter.fileno()).st_size > 0
+    found = (find_unreadable([filename]) for filename in suspects)
+    unreadable = dict(one for one in found if one is not None)
+    damaged = {}
+    # libjpeg says what is wrong with a file on stderr alone, and not with which.
+    for filename in files if is_noisy else ():
+        complaint = None if filename in unreadable else find_complaint(filename)
+        if complaint:
+            damaged[filename] = f'it gives an image, but is damaged ({complaint})'
+    return Found(sizes, unreadable, damaged)
+
+
+def find_complaint(filename: str) -> str:
+    """Return what a decoder says on stderr of an image that it decodes, if anything."""
+    with common.silent_stderr() as chatter:
+        decode(filename)
+        chatter.seek(0)
+        lines = chatter.read().decode(errors='replace').splitlines()
+    return lines[0] if lines else ''
+
+
+def is_turned(filename: str) -> bool:
+    """Say whether an image's EXIF asks that it be turned or mirrored to be seen."""
+    from PIL import Image  # Its header alone is read.
+
+    with warnings.catch_warnings(action='ignore'):
+        try:
+            if not os.path.isfile(filename):
+                return False
+            with Image.open(filename) as image:
+                return image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+        # Whatever it does not like: whether it can be decoded is not its question.
+        except Exception:
+            return False
 
 
 def random_flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -78,7 +78,9 @@ class Learner(typing.NamedTuple):
 
 def main(argv=None):
     args, notes, warnings, previous = flags.parse_args(__doc__, argv)
-    data = load_train_sets(args.train_set, args.image_root, args.csv_header)
+    data = load_train_sets(
+        args.train_set, args.image_root, args.csv_header, args.allow_outside_image_root
+    )
     checksum = resuming.checksum(data.pids, data.fids)
     warnings += resuming.check_rows(vars(args), checksum)
     devices.prepare(args.distribute)
@@ -149,13 +151,14 @@ def open_root(args, replicas):
     )
 
 
-def load_train_sets(train_sets, image_roots, has_header=False):
+def load_train_sets(train_sets, image_roots, has_header=False, allows_outside=False):
     """Return the Data of a run; several data sets are kept apart.
 
     Args:
         train_sets: list of str, CSV files.
         image_roots: list of str, one directory for all of them or one for each.
         has_header: whether the first line of a CSV names its columns.
+        allows_outside: whether images may lie outside their directory.
 
     With several data sets, PIDs and FIDs begin with the number of theirs, from 1:
     '2:0001' is another person than '1:0001'.
@@ -165,6 +168,7 @@ def load_train_sets(train_sets, image_roots, has_header=False):
     pairs = checks.pair_roots(train_sets, image_roots)
     for number, (train_set, image_root) in enumerate(pairs, start=1):
         dataset = datasets.read(train_set, has_header, image_root)
+        datasets.check_inside(train_set, dataset.fids, image_root, allows_outside)
         datasets.check_images_exist(train_set, dataset.fids, image_root)
         starts.append(len(paths))
         paths += datasets.join_paths(image_root, dataset.fids)
@@ -216,6 +220,7 @@ def read_held_out(held_out, is_chief):
         held_out.excluder,
         held_out.image_root,
         held_out.has_header,
+        held_out.allows_outside,
     )
 
 

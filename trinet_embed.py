@@ -20,6 +20,7 @@ import numpy as np
 
 import aggregators
 import common
+import datasets
 import embedding_files
 import images
 from nets import _trinet
@@ -52,6 +53,7 @@ def build_parser():
         type=common.readable_directory,
         help='Directory that the names are relative to. Default: the current one.',
     )
+    datasets.add_outside_flag(data)
     data.add_argument(
         '--skip_unreadable',
         action='store_true',
@@ -107,6 +109,9 @@ def read_image(filename):
     Raises:
         OSError, ValueError: the file cannot be read, or is no image.
     """
+    if os.path.exists(filename) and not os.path.isfile(filename):
+        # Reading a pipe might never end.
+        raise common.InputError(f'{filename} is no file, but an image is expected')
     encoded = np.frombuffer(pathlib.Path(filename).read_bytes(), np.uint8)
     try:
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -236,6 +241,10 @@ def main(argv=None):
     args = build_parser().parse_args(argv)
     logger = common.setup_logging(quiet=args.quiet)
     fids = read_list(args.image_list)
+    if args.image_root is not None:  # Without one, there is nothing to leave.
+        datasets.check_inside(
+            args.image_list, fids, args.image_root, args.allow_outside_image_root
+        )
     weights = _trinet.read_weights(args.weights)
     published = _trinet.published_name(args.weights)
     if published is not None:

@@ -162,6 +162,7 @@ def add_data_flags(group):
         type=common.readable_directory,
         help='Directory that the FIDs are relative to.',
     )
+    datasets.add_outside_flag(group)
     datasets.add_header_flag(group)
 
 
@@ -189,6 +190,12 @@ def show_rankings(argv):
     """Write the pages and the pictures."""
     args = build_parser().parse_args(argv)
     query, gallery, task = flags.load(args)
+    for name, dataset in zip(
+        (args.query_dataset, args.gallery_dataset), (query, gallery), strict=True
+    ):
+        datasets.check_inside(
+            name, dataset.fids, args.image_root, args.allow_outside_image_root
+        )
     candidates = find_queries(query.pids, args.pid)
     ranks = ranking.rank(*task)
     aps = ranked_queries.find_average_precisions(ranks)
@@ -475,6 +482,9 @@ def write_projector(argv):
     """Write the files of the projector."""
     args = build_projector_parser().parse_args(argv)
     dataset = embedding_files.load(args.dataset, args.embeddings, args.csv_header)
+    datasets.check_inside(
+        args.dataset, dataset.fids, args.image_root, args.allow_outside_image_root
+    )
     rows = choose_rows(len(dataset.fids), args.num_images)
     images = (thumbnails.read_image(args.image_root, fid) for fid in dataset.fids[rows])
     projector.write(

@@ -21,6 +21,7 @@ import embedding_files
 FREE_FLAGS = {
     'experiment_root',
     'image_root',
+    'allow_outside_image_root',
     'dataset',
     'csv_header',
     'filename',

@@ -219,6 +219,7 @@ def add_data_flags(parser):
         help='Resize images to the pre-crop size and cut the net input out at random.',
     )
     add_augmentation_flags(data)
+    datasets.add_outside_flag(data)
     datasets.add_header_flag(data)
     data.add_argument(
         '--overfit_one_batch',

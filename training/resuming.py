@@ -16,6 +16,7 @@ import datasets
 # What --resume takes from the command line: it does not change the mathematics.
 FREE_ON_RESUME = (
     'image_root',
+    'allow_outside_image_root',
     'loading_threads',
     'checkpoint_frequency',
     'keep_checkpoints',

@@ -86,6 +86,7 @@ class Validation(typing.NamedTuple):
         excluder: a module of excluders/.
         image_root: directory that the FIDs of both are relative to.
         has_header: whether the first line of a CSV names its columns.
+        allows_outside: whether images may lie outside image_root.
     """
 
     gallery_csv: str
@@ -93,6 +94,7 @@ class Validation(typing.NamedTuple):
     excluder: str
     image_root: str
     has_header: bool
+    allows_outside: bool
 
 
 class Reporting(typing.NamedTuple):
@@ -140,6 +142,7 @@ def group(args):
             args.val_excluder,
             args.val_image_root or args.image_root[0],
             args.csv_header,
+            args.allow_outside_image_root,
         )
     return Settings(
         Network(

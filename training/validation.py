@@ -37,6 +37,7 @@ class HeldOut:
             included.
         image_root: directory that the FIDs of both are relative to.
         has_header: whether the first line of a CSV names its columns.
+        allows_outside: whether images may lie outside image_root.
 
     Attributes:
         query, gallery: datasets.Dataset, Q and G images.
@@ -49,13 +50,21 @@ class HeldOut:
         InputError: a CSV or a FID is not as it should be, or no query has a match.
     """
 
-    def __init__(self, gallery_csv, query_csv, excluder, image_root, has_header=False):
+    def __init__(
+        self,
+        gallery_csv,
+        query_csv,
+        excluder,
+        image_root,
+        has_header=False,
+        allows_outside=False,
+    ):
         self.image_root = image_root
-        self.gallery = read_set(gallery_csv, image_root, has_header)
+        self.gallery = read_set(gallery_csv, image_root, has_header, allows_outside)
         self.has_queries = query_csv is not None
         self.query = self.gallery
         if self.has_queries:
-            self.query = read_set(query_csv, image_root, has_header)
+            self.query = read_set(query_csv, image_root, has_header, allows_outside)
         self.is_ignored = excluders.make_mask(excluder, self.query, self.gallery)
         self.check_any_match(gallery_csv)
         lines = [
@@ -110,9 +119,10 @@ class HeldOut:
         return Scores(float(np.mean(aps)), float(cmc[0]))
 
 
-def read_set(csv_file, image_root, has_header):
+def read_set(csv_file, image_root, has_header, allows_outside):
     """Return the datasets.Dataset of a CSV whose images are all there."""
     dataset = datasets.read(csv_file, has_header, image_root)
+    datasets.check_inside(csv_file, dataset.fids, image_root, allows_outside)
     datasets.check_images_exist(csv_file, dataset.fids, image_root, '--val_image_root')
     return dataset
 
