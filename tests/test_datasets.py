@@ -40,6 +40,7 @@ def test_last_line_needs_no_newline(tmp_path):
         (b'', 'the file is empty; expected two fields, PID,FID'),
         (b'1,a\n2\n', r'line 2 has 1 field\(s\); expected two fields'),
         (b'1,a\n2,b,c\n', r'line 2 has 3 field\(s\)'),
+        (b'1,a\n2,b,c\n3\n', r'line 2 has 3 field\(s\)'),  # Six fields in all.
         (
             b'1,a,x\n2,b\n',
             r'line 2 has 2 field\(s\); expected three fields, PID,',
@@ -374,7 +375,7 @@ def test_field_that_csv_refuses_is_refused(tmp_path):
 def test_missing_images_of_several_directories_come_in_the_order_of_the_csv(tmp_path):
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b' / '1').touch()
-    fids = ['b/2', 'a/1', 'b/1', '3', 'a/1', '/none']
+    fids = ['b/2', 'a/1', 'b/1', '1', 'a/1', '/none']
     expected = [os.path.join(tmp_path, fids[row]) for row in (0, 1, 3, 4, 5)]
     assert datasets.find_missing(fids, str(tmp_path)) == expected
     assert datasets.find_missing([], str(tmp_path)) == []
