@@ -70,10 +70,8 @@ class Sampler:
     """
 
     def __init__(self, pids: np.ndarray, batch_p: int, batch_k: int, seed: int) -> None:
-        self.rows = list(datasets.group_rows(pids).values())
-        self.pid_codes = np.empty(len(pids), np.int64)
-        for code, rows in enumerate(self.rows):
-            self.pid_codes[rows] = code
+        self.pid_codes = datasets.number_pids(pids)
+        self.rows = datasets.split_rows(self.pid_codes)
         if len(self.rows) < batch_p:
             raise common.InputError(
                 f'the data set has {len(self.rows)} PIDs, fewer than --batch_p '

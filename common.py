@@ -9,6 +9,8 @@ import argparse
 import contextlib
 import difflib
 import errno
+import fcntl
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -18,16 +20,21 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import stat
+import struct
 import sys
 import tempfile
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
 
 if TYPE_CHECKING:
     import matplotlib.figure
+
+# Of all commands; see setup_logging.
+LOGGER = 'triplet'
 
 # Of the code, as CHANGELOG.md lists them.
 VERSION = '0.9.0'
@@ -81,6 +88,9 @@ REMEDIES = {
     errno.EROFS: FORBIDDEN,
 }
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Names of what complete_file has not completed.
+LEFTOVER = re.compile(r'\..+\.[a-z0-9_]{8}\.partial')
 
 
 # --- flags -----------------------------------------------------------------------
@@ -356,10 +366,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     An error that the user can mend is one line: InputError, the system's word on a
     file, lack of memory. Set TRIPLET_TRACEBACK=1 to see where it came from. Any other
-    exception is a bug of ours and shows its traceback. Bad flags have already left with
-    exit code 2 (argparse).
+    exception is a bug of ours and shows its traceback. Both stand in the log file, too,
+    if there is one. Bad flags have already left with exit code 2 (argparse).
+
+    SIGTERM and SIGHUP end it as Ctrl+C does: what was half written is removed. A
+    terminal that is gone costs the lines on it, nothing else.
     """
     command = command_name()
+    occupy_standard_streams()
+    forgive_terminals()
+    end_in_order()
     try:
         code = main()
         flush_stdout()
@@ -368,11 +384,16 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         # The reader of our output is gone (`| head`); that is its good right.
         drop_stdout()
         sys.exit(0)
-    except KeyboardInterrupt:
-        print(f'{command}: interrupted', file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        number, how = signal.SIGINT, 'interrupted'
+        if isinstance(error, Terminated):
+            number, how = error.number, f'ended by {error.number.name}'
+        log_error(how)
+        print(f'{command}: {how}', file=sys.stderr)
+        sys.exit(128 + number)
     except Exception as error:
         message = describe_error(error)
+        log_error(message or 'this is a bug; please report it', is_bug=message is None)
         if message is None:
             traceback.print_exc()
             message = 'this is a bug; please report it with the lines above'
@@ -384,19 +405,145 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         sys.exit(1)
 
 
+def interrupt_imports(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Be sys.excepthook: Ctrl+C before `run` is one line, too, and no traceback."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    elif sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f'{command_name()}: interrupted', file=sys.stderr)
+
+
+# Of our commands alone, not of a program that imports us.
+if os.path.dirname(os.path.abspath(sys.argv[0])) == os.path.dirname(__file__):
+    sys.excepthook = interrupt_imports
+
+
+class Terminated(KeyboardInterrupt):
+    """A signal other than Ctrl+C that asks a command to end.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__()
+        self.number = number
+
+
+def end_in_order() -> None:
+    """Let SIGTERM and SIGHUP raise Terminated, but where they are ignored (nohup)."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        raise Terminated(signal.Signals(number))
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def occupy_standard_streams() -> None:
+    """Open nothing in place of a standard stream that is closed, as after `2>&-`.
+
+    The next file to be opened would get its number, and what libraries write to it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stderr is None:
+        sys.stderr = open(2, 'w', closefd=False)  # noqa: SIM115 (it is never closed)
+
+
+class Terminal:
+    """A text stream to which writing does not fail, as if somebody was there to read.
+
+    Args:
+        stream: what it stands for.
+        context: makes the context in which it is written to.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        context: Callable[[], contextlib.AbstractContextManager[None, bool | None]],
+    ) -> None:
+        self.stream = stream
+        self.context = context
+
+    def write(self, text: str) -> int:
+        """Write, or lose it."""
+        with self.context():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered, likewise."""
+        with self.context():
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def forgive_terminals() -> None:
+    """Let a terminal that is gone cost the lines on it, nothing else.
+
+    What stderr goes to may have any fault. Results on stdout are lost in silence with
+    a terminal alone.
+    """
+    sys.stderr = Terminal(sys.stderr, functools.partial(contextlib.suppress, OSError))
+    if sys.stdout is not None:
+        sys.stdout = Terminal(sys.stdout, writing_results)
+
+
+@contextlib.contextmanager
+def writing_results() -> Iterator[None]:
+    """Name stdout if it cannot be written, but forgive a terminal that is gone."""
+    try:
+        yield
+    except (BrokenPipeError, InputError):
+        raise
+    except OSError as error:
+        # Of a file, which is no device, this is a broken disk.
+        if error.errno == errno.EIO and stat.S_ISCHR(os.fstat(1).st_mode):
+            return
+        raise FileError(
+            f'cannot write to the standard output: {explain(error)}'
+        ) from error
+
+
+def log_error(message: str, is_bug: bool = False) -> None:
+    """Write why a command ends to its log file alone, if it has one.
+
+    Args:
+        message: one line.
+        is_bug: whether the traceback of the current exception belongs to it.
+    """
+    logger = logging.getLogger(LOGGER)
+    record = logger.makeRecord(
+        LOGGER, logging.ERROR, '', 0, message, (), sys.exc_info() if is_bug else None
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, LogFile):
+            with contextlib.suppress(OSError):  # The error may be that of this file.
+                handler.handle(record)
+
+
 def flush_stdout() -> None:
     """Write what is left of our output, at a time when a failure can be reported."""
     if sys.stdout is None:  # As after `>&-`.
         return
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
+        with writing_results():
+            sys.stdout.flush()
+    except FileError:
         drop_stdout()
-        raise FileError(
-            f'cannot write to the standard output: {explain(error)}'
-        ) from error
+        raise
 
 
 def drop_stdout() -> None:
@@ -454,7 +601,8 @@ def silent_stderr() -> Iterator[IO[bytes]]:
             yield chatter
         except Exception:
             chatter.seek(0)
-            os.write(stderr, chatter.read())
+            with contextlib.suppress(OSError):
+                os.write(stderr, chatter.read())
             raise
         finally:
             os.dup2(stderr, 2)
@@ -508,7 +656,7 @@ def setup_logging(log_file: str | None = None, quiet: bool = False) -> logging.L
 
     The console handler writes through tqdm, so that lines do not break a bar.
     """
-    logger = logging.getLogger('triplet')
+    logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     for handler in list(logger.handlers):
@@ -543,8 +691,9 @@ class TqdmHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        # Who no longer reads our messages (`| head`) does not want the run to end.
-        with contextlib.suppress(BrokenPipeError):
+        # Who no longer reads our messages (`| head`, a closed terminal, a full disk)
+        # does not want the run to end.
+        with contextlib.suppress(OSError):
             tqdm.tqdm.write(self.format(record), file=sys.stderr)
 
 
@@ -609,16 +758,11 @@ def complete_file(filename: str) -> Iterator[str]:
     """
     sends = is_stream(filename)
     target = filename if sends else os.path.realpath(filename)
-    temporary = None
+    temporary, lock = None, None
     try:
         directory = tempfile.gettempdir() if sends else make_directory_of(target)
-        # A name may have 255 bytes, of which ours needs some.
-        handle, temporary = tempfile.mkstemp(
-            dir=directory,
-            prefix=f'.{os.path.basename(target)[:50]}.',
-            suffix='.partial',
-        )
-        os.close(handle)
+        remove_leftovers(directory)
+        temporary, lock = make_temporary(target, directory)
         yield temporary
         if sends:
             send(temporary, target)
@@ -632,6 +776,81 @@ def complete_file(filename: str) -> Iterator[str]:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def make_temporary(target: str, directory: str) -> tuple[str, int]:
+    """Make the file that is to become `target`, and lock it.
+
+    Returns:
+        (path, descriptor): closing the descriptor unlocks the file; so does the end of
+            the process, however it comes.
+    """
+    while True:
+        # A name may have 255 bytes, of which ours needs some.
+        lock, temporary = tempfile.mkstemp(
+            dir=directory,
+            prefix=f'.{os.path.basename(target)[:50]}.',
+            suffix='.partial',
+        )
+        # Where there are no locks, nobody can tell leftovers, and all stay.
+        with contextlib.suppress(OSError):
+            lock_file(lock, fcntl.F_OFD_SETLKW)
+        # In between, another process may have taken it for a leftover.
+        if os.path.exists(temporary):
+            return temporary, lock
+        os.close(lock)
+
+
+def lock_file(descriptor: int, command: int) -> None:
+    """Lock a file until the descriptor is closed, or the process has ended.
+
+    Locks of flock() would keep the HDF5 library out, which takes them itself.
+
+    Args:
+        descriptor: of the file, open for writing.
+        command: F_OFD_SETLKW waits for other owners, F_OFD_SETLK raises OSError.
+    """
+    whole = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(descriptor, command, whole)
+
+
+@functools.cache
+def remove_leftovers(directory: str) -> None:
+    """Remove what complete_file could not, as its process was killed; say how many.
+
+    Only the first call for a directory looks. A file whose process lives is locked.
+    """
+    with os.scandir(directory) as entries:
+        leftovers = [
+            entry.path
+            for entry in entries
+            if LEFTOVER.fullmatch(entry.name)
+            and entry.is_file(follow_symlinks=False)
+            and remove_unowned(entry.path)
+        ]
+    if leftovers:
+        logging.getLogger(LOGGER).warning(
+            f'{len(leftovers)} unfinished file(s) of killed processes removed from '
+            f'{directory} (first: {os.path.basename(min(leftovers))})'
+        )
+
+
+def remove_unowned(filename: str) -> bool:
+    """Remove a file of complete_file unless a process owns it; say whether it did."""
+    try:
+        lock = os.open(filename, os.O_WRONLY)
+    except OSError:  # Its owner was faster, or it is somebody else's.
+        return False
+    try:
+        lock_file(lock, fcntl.F_OFD_SETLK)
+        os.remove(filename)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True
 
 
 def is_stream(filename: str) -> bool:
@@ -715,14 +934,24 @@ def replace(filename: str, temporary: str) -> None:
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(temporary, 0o666 & ~umask)
+    sync(temporary)
     os.replace(temporary, filename)
+    sync(os.path.dirname(filename) or '.')
 
 
 def sync(path: str) -> None:
-    """Wait until a file, or the names in a directory, would survive a power loss."""
+    """Wait until a file, or the names in a directory, would survive a power loss.
+
+    Raises:
+        OSError: with the path as its file name.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot sync a directory.
+        if not (error.errno == errno.EINVAL and os.path.isdir(path)):
+            raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(descriptor)
 

@@ -21,7 +21,8 @@ run() {
 score() {
   for set in query test; do
     run embed.py --experiment_root demo/experiment --dataset "demo/demo_$set.csv" \
-      --checkpoint "checkpoint-$1" --filename "$here/demo/$2_$set.h5" --quiet
+      --checkpoint "checkpoint-$1" --filename "$here/demo/$2_$set.h5" \
+      --crop_augment center --quiet
   done
   run evaluate.py --excluder market1501 \
     --query_dataset demo/demo_query.csv --query_embeddings "demo/$2_query.h5" \

@@ -364,7 +364,9 @@ def write(
     num_bytes = 4 * num_floats + len(fids) * NAME_BYTES + OTHER_BYTES
     with (
         common.complete_file(filename) as temporary,
-        h5py.File(reserve(temporary, num_bytes), 'w') as file,
+        # It is locked already; on NFS, where all locks are of one kind, HDF5's would
+        # wait for ours.
+        h5py.File(reserve(temporary, num_bytes), 'w', locking=False) as file,
     ):
         file.attrs.update(attributes)
         file.create_dataset('augmentation_types', data=np.array(variants, 'S'))

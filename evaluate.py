@@ -130,11 +130,12 @@ def main(argv=None):
         of_pairs = compute_thresholds(*thresholds.count_pairs(*task))
         lines += format_thresholds(of_pairs)
         scores |= of_pairs
-    if not args.quiet:
-        print('\n'.join(lines))
+    # Whatever becomes of the terminal, the file is there.
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
         common.write_json(args.filename, scores | provenance)
+    if not args.quiet:
+        print('\n'.join(lines))
 
 
 def compute_scores(

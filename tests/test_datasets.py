@@ -40,6 +40,7 @@ def test_last_line_needs_no_newline(tmp_path):
         (b'', 'the file is empty; expected two fields, PID,FID'),
         (b'1,a\n2\n', r'line 2 has 1 field\(s\); expected two fields'),
         (b'1,a\n2,b,c\n', r'line 2 has 3 field\(s\)'),
+        (b'1,a\n2,b,c\n3\n', r'line 2 has 3 field\(s\)'),  # Six fields in all.
         (
             b'1,a,x\n2,b\n',
             r'line 2 has 2 field\(s\); expected three fields, PID,',
@@ -319,6 +320,74 @@ def test_what_a_csv_writer_wrote_is_read(tmp_path, num_columns, rows):
     assert [tuple(row) for row in zip(*columns, strict=True)] == rows
 
 
+def outcome(function, *arguments):
+    """Return the columns of the Dataset that a function returns, or its error."""
+    try:
+        dataset = function(*arguments)
+    except common.InputError as error:
+        return str(error)
+    return [None if column is None else column.tolist() for column in dataset]
+
+
+LINES = [
+    *('1,a', '2,b', '2,a', '1,a,x', '1,a,', '1,,x', ',b', '1', '', '"1",a', '"1\n2",b'),
+    *('1,"a', ' 1,a\x00', '1\u2028,a', 'pid,fid', 'fid,pid,camera', 'path,identity'),
+]
+
+
+@hypothesis.given(
+    lines=st.lists(st.sampled_from(LINES), max_size=6),
+    ends=st.lists(
+        st.sampled_from(['\n', '\r\n', '\r', '\n\n']), min_size=6, max_size=6
+    ),
+    last=st.sampled_from(['', '1,b', '\ufeff']),
+    has_header=st.booleans(),
+    size=st.integers(1, 20),
+)
+@hypothesis.settings(
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,  # Other processes may be busy.
+    max_examples=500,
+)
+def test_quick_way_to_read_a_csv_changes_nothing(
+    tmp_path, lines, ends, last, has_header, size
+):
+    text = ''.join(map(''.join, zip(lines, ends, strict=False))) + last
+    (tmp_path / 'x.csv').write_bytes(text.encode())
+    name = str(tmp_path / 'x.csv')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, 'BLOCK_SIZE', size)
+        found = outcome(datasets.read, name, has_header)
+    assert found == outcome(datasets.read_carefully, name, has_header)
+
+
+@pytest.mark.parametrize('lines', ['1,a\n2,b\n', '1,a,x\r\n2,b,y', '0002,ü\n2,b'])
+def test_plain_csv_is_read_quickly(tmp_path, lines):
+    assert datasets.read_quickly(write(tmp_path / 'x.csv', lines), False) is not None
+
+
+def test_field_that_csv_refuses_is_refused(tmp_path):
+    csv_file = write(tmp_path / 'x.csv', f'1,a\n2,{"b" * 131073}\n')
+    with pytest.raises(common.InputError, match='line 2 is no CSV .*field larger'):
+        datasets.read(csv_file)
+
+
+def test_missing_images_of_several_directories_come_in_the_order_of_the_csv(tmp_path):
+    (tmp_path / 'b').mkdir()
+    (tmp_path / 'b' / '1').touch()
+    fids = ['b/2', 'a/1', 'b/1', '1', 'a/1', '/none']
+    expected = [os.path.join(tmp_path, fids[row]) for row in (0, 1, 3, 4, 5)]
+    assert datasets.find_missing(fids, str(tmp_path)) == expected
+    assert datasets.find_missing([], str(tmp_path)) == []
+
+
+@pytest.mark.parametrize('root', ['', '.', 'x', 'x/', '/'])
+def test_paths_are_those_that_python_joins(root):
+    fids = ['a', 'b/a', '/a', './a', 'a/']
+    expected = [os.path.join(root, fid) for fid in fids]
+    assert datasets.join_paths(root, fids) == expected
+
+
 @pytest.mark.parametrize(
     'rows, message',
     [
@@ -353,3 +422,12 @@ def test_rows_are_grouped_by_pid_in_order_of_appearance():
     }
     assert list(groups) == ['7', '3']
     assert datasets.group_rows([]) == {}
+
+
+@hypothesis.given(pids=st.lists(st.sampled_from(['a', 'b', 'c', '01', '1'])))
+def test_numbers_of_pids_are_those_of_their_first_rows(pids):
+    names = list(dict.fromkeys(pids))
+    codes = datasets.number_pids(datasets.to_object_array(pids))
+    assert [names[code] for code in codes] == pids
+    rows = [[i for i, pid in enumerate(pids) if pid == name] for name in names]
+    assert [part.tolist() for part in datasets.split_rows(codes)] == rows

@@ -12,7 +12,7 @@ validation.py      held-out identities scored while training
 devices.py         what --distribute means
 replicas.py        the devices of one process that share a batch
 workers.py         several processes that share a batch, and what they exchange
-watchdog.py        notices that another worker is gone
+watchdog.py        notices that another worker is gone, or hangs
 journal.py         what is told of every iteration: log, TensorBoard, arrays
 batch_pictures.py  a batch and its hardest pairs as pictures
 diagnosis.py       tables before the start, divergence, collapse

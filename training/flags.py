@@ -99,6 +99,7 @@ def add_flags(parser):
     add_optimisation_flags(parser)
     add_validation_flags(parser)
     add_distribution_flags(parser)
+    add_start_flags(parser)
     add_bookkeeping_flags(parser)
     return parser
 
@@ -414,10 +415,10 @@ def add_distribution_flags(parser):
     )
 
 
-def add_bookkeeping_flags(parser):
-    """Add the flags of resuming and reporting to a parser."""
-    bookkeeping = parser.add_argument_group('bookkeeping')
-    bookkeeping.add_argument(
+def add_start_flags(parser):
+    """Add the flags of what a call does to a parser."""
+    start = parser.add_argument_group('start')
+    start.add_argument(
         '--resume',
         action='store_true',
         help='Continue the run in the experiment root, with the flags of its '
@@ -425,25 +426,30 @@ def add_bookkeeping_flags(parser):
         f'{", ".join(f"--{name}" for name in FREE)} and a larger --train_iterations, '
         'with which --decay_start_iteration may move, count.',
     )
-    bookkeeping.add_argument(
+    start.add_argument(
         '--checkpoint',
         metavar='NAME',
         type=checkpoint_name,
         help='With --resume: go on from this checkpoint of the run, such as '
         'checkpoint-3000, instead of the newest one. Later ones are written anew.',
     )
-    bookkeeping.add_argument(
+    start.add_argument(
         '--dry_run',
         action='store_true',
         help='Check flags, data, network and weights, read the first batch, and leave '
         'without training or writing anything.',
     )
-    bookkeeping.add_argument(
+    start.add_argument(
         '--check_images',
         action='store_true',
         help='First decode every image once, those of validation too. If some cannot '
         'be read, all are listed and there is no run.',
     )
+
+
+def add_bookkeeping_flags(parser):
+    """Add the flags of what is written to a parser."""
+    bookkeeping = parser.add_argument_group('bookkeeping')
     bookkeeping.add_argument(
         '--checkpoint_frequency',
         default=1000,

@@ -12,6 +12,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 import tqdm
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.image import metadata as image_metadata
 
 import batches
@@ -368,6 +369,8 @@ class Journal:
         self.directory = directory
         self.reporters = reporters
         self.writer = tf.summary.create_file_writer(directory)
+        if steps.start:
+            self.forget_later_events(steps.start + 1)
         self.speed = Speed()
         # disable=None: a bar on a terminal, nothing in a file or a pipe.
         self.bar = tqdm.tqdm(
@@ -376,6 +379,22 @@ class Journal:
             disable=True if quiet else None,
             bar_format='{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}',
         )
+
+    def forget_later_events(self, first_step):
+        """Let readers drop what a killed process wrote from this iteration on.
+
+        TensorFlow 2 has no function for it; TensorBoard drops what is before this event
+        in its files and has its step, or a later one.
+        """
+        restart = event_pb2.Event(
+            wall_time=time.time(),
+            step=first_step,
+            session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+        )
+        with self.naming_the_events(), self.writer.as_default():
+            tf.raw_ops.ImportEvent(
+                writer=self.writer._resource, event=restart.SerializeToString()
+            )
 
     def __enter__(self):
         return self

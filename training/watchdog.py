@@ -1,4 +1,4 @@
-"""Notices that another worker is gone where TensorFlow would wait for it forever."""
+"""Notices that another worker is gone, or hangs, where TensorFlow would not say so."""
 
 import os
 import socket
@@ -6,10 +6,14 @@ import sys
 import threading
 import time
 
-# A worker is gone when it cannot be reached this often in a row, this many seconds
+# A worker is gone when it does not answer this often in a row, this many seconds
 # apart, each time within as many. TensorFlow mostly notices first; what it does not
 # notice, such as a machine without power, it would wait for forever.
 PROBES, SECS_BETWEEN_PROBES = 3, 5
+# What a client of gRPC, as TensorFlow's workers are, says first (RFC 9113, section 3.4,
+# with empty settings). The server's threads answer it, busy or not. Of a process that
+# is stopped, the system would go on to accept connections.
+GREETING = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 # How long TensorFlow's own error may take to end the process in an orderly manner, and
 # a worker that failed to leave its port after that error.
 GRACE_SECS = 15
@@ -18,7 +22,7 @@ GRACE_SECS = 15
 class Watchdog:
     """Ends this process when another worker is gone and TensorFlow does not notice.
 
-    It probes ports, so a worker that hangs but listens counts as there.
+    It greets the others from time to time; who hangs does not greet back.
 
     Args:
         cluster: a workers.Cluster.
@@ -51,15 +55,15 @@ class Watchdog:
                 leave(self.describe(missing[0]))
 
     def find_missing(self):
-        """Return the indices of the other workers that are not reached right now."""
+        """Return the indices of the other workers that do not answer right now."""
         return [
             worker
             for worker, address in enumerate(self.cluster.addresses)
-            if worker != self.cluster.index and not is_reached(address)
+            if worker != self.cluster.index and not answers(address)
         ]
 
     def find_first_gone(self):
-        """Return the index of the first worker not reached after an error, or None."""
+        """Return the index of the first worker silent after an error, or None."""
         deadline = time.monotonic() + GRACE_SECS
         while time.monotonic() < deadline:
             missing = self.find_missing()
@@ -77,9 +81,15 @@ class Watchdog:
     def describe(self, worker):
         """Return the message that a worker is gone."""
         return (
-            f'{self.name(worker)} is gone; its own output may say why. Start all '
-            'workers again and continue with --resume from the last checkpoint'
+            f'{self.name(worker)} {self.fate(worker)}. Start all workers again and '
+            'continue with --resume from the last checkpoint'
         )
+
+    def fate(self, worker):
+        """Return what there is to say of a worker that does not answer."""
+        if is_accepted(self.cluster.addresses[worker]):
+            return 'does not answer: it is stopped, or hangs; end it'
+        return 'is gone; its own output may say why'
 
     def name(self, worker):
         """Return what to call a worker in messages."""
@@ -92,13 +102,28 @@ def split_address(address):
     return host.strip('[]'), int(port)
 
 
-def is_reached(address):
-    """Say whether something listens at HOST:PORT."""
+def answers(address):
+    """Say whether a worker at HOST:PORT answers a greeting."""
     try:
-        with socket.create_connection(split_address(address), SECS_BETWEEN_PROBES):
+        with connect(address) as connection:
+            connection.sendall(GREETING)
+            return connection.recv(1) != b''
+    except OSError:
+        return False
+
+
+def is_accepted(address):
+    """Say whether something listens at HOST:PORT, though it may not answer."""
+    try:
+        with connect(address):
             return True
     except OSError:
         return False
+
+
+def connect(address):
+    """Return a connection to HOST:PORT; it waits as long as a probe may."""
+    return socket.create_connection(split_address(address), SECS_BETWEEN_PROBES)
 
 
 def leave(message):

@@ -7,6 +7,7 @@ the fixture `reliability`. `./test.sh --faults` writes the page from the rows.
 import ast
 import datetime
 import importlib.metadata
+import os
 import pathlib
 import platform
 import typing
@@ -91,8 +92,10 @@ def describe_conditions():
     ]
     processor = models[0] if models else platform.machine()
     linux = '.'.join(platform.release().split('.')[:2])
+    is_all = os.environ.get('FAULTS') == 'all'
     return (
-        f'Written on {datetime.date.today()}: {processor}, Linux {linux}, Python '
+        ('' if is_all else 'This is the page of a selection, as `./test.sh` has it. ')
+        + f'Written on {datetime.date.today()}: {processor}, Linux {linux}, Python '
         f'{platform.python_version()}, {", ".join(versions)}.'
     )
 

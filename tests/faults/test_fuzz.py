@@ -21,7 +21,23 @@ AT_ONCE = 2500  # By one process.
 # What is imported of ours: the commands, and what tests share.
 PYTHONPATH = os.pathsep.join([str(tiny_run.ROOT), str(tiny_run.ROOT / 'tests')])
 
-FAULTS = tuple(f'damaged file: {name}' for name in fuzz.KINDS)
+FAULTS = (
+    'damaged file: csv',
+    'damaged file: args.json',
+    'damaged file: evaluation',
+    'damaged file: best.json',
+    'damaged file: log header',
+    'damaged file: hdf5',
+    'damaged file: foreign hdf5',
+    'damaged file: npy',
+    'damaged file: npz',
+    'damaged file: shard',
+    'damaged file: checkpoint state',
+    'damaged file: checkpoint index',
+    'damaged file: checkpoint data',
+    'damaged file: old checkpoint',
+    'damaged file: events',
+)
 
 
 def feed(directory, names):
@@ -74,6 +90,10 @@ def fed(tmp_path_factory):
         return known[name]
 
     return find
+
+
+def test_every_kind_is_a_fault():
+    assert tuple(f'damaged file: {name}' for name in fuzz.KINDS) == FAULTS
 
 
 @pytest.mark.parametrize('name', fuzz.KINDS)

@@ -20,6 +20,14 @@ from training import journal, loop, optimizers
 pytestmark = pytest.mark.usefixtures('one_block_net')
 
 
+@pytest.fixture(autouse=True)
+def hangup():
+    """Let SIGHUP end a process, even if nohup runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_finishes_the_iteration_and_writes_a_checkpoint(
     monkeypatch, data, finished, tmp_path, number

@@ -89,7 +89,7 @@ def test_start_on_a_full_disk_leaves_nothing_behind(
     monkeypatch, data, tmp_path, existed
 ):
     def save(self, step):
-        assert os.listdir(root) == ['args.json']
+        assert sorted(os.listdir(root)) == ['.lock', 'args.json']
         raise OSError('cannot write checkpoint-0')
 
     monkeypatch.setattr(checkpoints.TrainingState, 'save', save)
@@ -100,6 +100,7 @@ def test_start_on_a_full_disk_leaves_nothing_behind(
         tiny_run.start(data, root)
     assert root.exists() == existed
     assert not list(tmp_path.glob('exp/*'))
+    assert not (root / '.lock').exists()
 
 
 def test_same_seed_same_run_and_another_seed_another(data, finished, tmp_path):
