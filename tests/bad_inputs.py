@@ -299,7 +299,7 @@ REMOVE_LINE = 'replace it, or remove its line from the CSV'
 
 TRAIN_FILES = [
     file('train', '--experiment_root {d}/0_0.png/a/b', None, '{d}/0_0.png is a file'),
-    file('train', '--experiment_root /proc/a', None, 'cannot write /proc/a/args.json'),
+    file('train', '--experiment_root /proc/a', None, 'cannot write to /proc/a '),
     file(
         'train',
         '--initial_checkpoint {d}/none',

@@ -88,7 +88,7 @@ class ExperimentRoot:
             return self
         self.existed = os.path.isdir(self.directory)
         with common.writing(f'cannot write to {self.directory}'):
-            os.makedirs(self.directory, exist_ok=True)
+            common.make_directory_of(os.path.abspath(f'{self.directory}/{LOCK}'))
             self.lock = self.take_lock()
         try:
             self.remove_leftovers()

@@ -233,8 +233,7 @@ def test_run_goes_on_if_all_images_are_sound(data, tmp_path, capsys):
 
 
 def test_check_of_images_is_of_one_call(data, finished, tmp_path):
-    (tmp_path / 'exp').mkdir()
-    shutil.copy(finished / 'args.json', tmp_path / 'exp')
+    shutil.copytree(finished, tmp_path / 'exp')
     change_args(tmp_path / 'exp', check_images=True)
     argv = ['--experiment_root', str(tmp_path / 'exp'), '--resume']
     args, notes = parse(argv)
