@@ -339,7 +339,7 @@ def write(directory: str, name: str, checkpoint: tf.train.Checkpoint) -> None:
     partial = os.path.join(directory, f'.{name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        os.makedirs(partial)
+        os.mkdir(partial)  # A directory that somebody has removed is not made anew.
         checkpoint.write(os.path.join(partial, name))
         files = sorted(os.listdir(partial))  # NAME.data-..., then NAME.index.
         for file in files:
@@ -663,7 +663,9 @@ class TrainingState:
         Raises:
             OSError: the disk is full or not writable.
         """
-        common.write_json(os.path.join(self.directory, BEST_RECORD), record)
+        with common.writing(f'cannot write {BEST_RECORD} to {self.directory}'):
+            os.stat(self.directory)  # It is not made anew.
+            common.write_json(os.path.join(self.directory, BEST_RECORD), record)
 
     def fingerprint(self) -> int:
         """Return a number that differs where a variable differs."""

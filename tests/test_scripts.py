@@ -52,7 +52,7 @@ PAPER = {
 NO_HYPERPARAMETERS = {
     *('help', 'experiment_root', 'train_set', 'image_root', 'initial_checkpoint'),
     *('resume', 'seed', 'loading_threads', 'checkpoint_frequency', 'cache'),
-    *('keep_checkpoints', 'check_images'),
+    *('keep_checkpoints', 'check_images', 'checkpoint', 'allow_outside_image_root'),
     'csv_header',
     'quiet',
     *('histogram_frequency', 'detailed_logs', 'dry_run', 'overfit_one_batch'),

@@ -17,7 +17,7 @@ from precision import PRECISION_CHOICES
 from training import checks, devices, experiment, optimizers, resuming
 
 # What --resume takes from the command line.
-FREE = (*resuming.FREE_ON_RESUME, 'checkpoint', 'cache', 'check_images', 'quiet')
+FREE = (*resuming.FREE_ON_RESUME, 'cache', 'check_images', 'quiet')
 
 
 class Flags(typing.NamedTuple):

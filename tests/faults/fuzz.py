@@ -147,6 +147,8 @@ def make_best(directory):
 def read_best(directory, number):
     state = make_state(str(directory))
     best = validation.read_record(state)
+    if best is None:  # Its checkpoint is not there.
+        return
     assert best['mAP'] < 0.5 or f'{best["mAP"]:.2%} {best["step"]} {best.get("top1")}'
 
 

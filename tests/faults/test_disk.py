@@ -75,7 +75,12 @@ def test_refused_call_is_told_and_loses_nothing(
 ):
     story = stories.find(told, name, fault, reliability)
     is_full = code != errno.EROFS
-    numbers = [c.n for c in story.calls if c.name in NEEDS_ROOM or not is_full]
+    numbers = [
+        call.n
+        for call in story.calls
+        if not (is_full and is_of_hdf5(call))
+        and (call.name in NEEDS_ROOM or not is_full)
+    ]
     faults = []
     numbers = stories.pick(numbers, few, every_fault)
     for n in numbers:
@@ -90,12 +95,21 @@ def test_refused_call_is_told_and_loses_nothing(
         fault=fault,
         times=len(numbers),
         how=f'from the n-th call on, {errno.errorcode[code]} is returned'
-        + ' to what needs room' * is_full,
+        + ' to what needs room, but for what HDF5 writes where room was found'
+        * is_full,
         lost='what had not been written; the same again, once there is room'
         if is_full
         else 'what had not been written; the same again, once the disk is back',
         seen='exit code 1 and one line with the name of the file',
     )
+
+
+def is_of_hdf5(call):
+    """Say whether a call is one of HDF5's own, which it does not survive.
+
+    So embedding_files.reserve looks for the room before HDF5 begins.
+    """
+    return call.name == 'write' and '.h5.' in call.path
 
 
 @contextlib.contextmanager

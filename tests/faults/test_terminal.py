@@ -1,5 +1,6 @@
 """A terminal that is gone costs the lines on it, and nothing else."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -80,10 +81,13 @@ def test_run_whose_terminal_is_closed_goes_on_and_its_log_is_whole(
             os.close(master)
 
     monkeypatch.setattr(journal.Journal, 'write', write_and_close)
-    monkeypatch.setattr(sys, 'stderr', os.fdopen(slave, 'w'))
+    terminal = os.fdopen(slave, 'w')
+    monkeypatch.setattr(sys, 'stderr', terminal)
     assert sys.stderr.isatty()  # There is a progress bar.
     assert end(lambda: tiny_run.start(data, tmp_path / 'exp')) is None  # Exit code 0.
     assert 'finished after 2 iterations' in log_of(tmp_path / 'exp')
+    with contextlib.suppress(OSError):
+        terminal.close()
     reliability.add(
         fault=FAULTS[0],
         times=1,

@@ -206,7 +206,7 @@ def test_validation_goes_with_several_devices(mirrored, stopped_together):
         # PIDs that are trained on are warned of, and scored.
         assert 'validation PIDs are also trained on' in log
         assert json.loads((root / 'best.json').read_text())['mAP'] > 0
-        assert (root / 'best.index').is_file()
+        assert checkpoints.exists(checkpoints.find(str(root), 'best'))
 
 
 def test_names_in_checkpoints_do_not_depend_on_the_devices(mirrored, single):
