@@ -135,7 +135,9 @@ def remount(directory, options):
 NO_MOUNT = 'mount is not permitted'
 
 
-def test_full_file_system_loses_nothing(data, tmp_path, reliability):
+def test_full_file_system_loses_nothing(data, tmp_path, every_fault, reliability):
+    if not every_fault:
+        reliability.skip(FAULTS[10], 'half a minute, with --faults only')
     place = tmp_path.resolve() / 'small'
     argv = stories.train_flags(data, place / 'exp', 12)
     whole = stories.train_flags(data, tmp_path.resolve() / 'exp', 12)

@@ -6,7 +6,6 @@ import time
 import typing
 
 import doomed
-import pytest
 import stories
 
 import checkpoints
@@ -51,7 +50,7 @@ def measure(pid):
 
 def test_needs_of_a_long_run_stay(data, tmp_path, every_fault, reliability):
     if not every_fault:
-        pytest.skip(f'{NUM_STEPS} iterations: with ./test.sh --faults')
+        reliability.skip(FAULTS[0], f'{NUM_STEPS} iterations, with --faults only')
     flags = [
         *tiny_run.flags(data, tmp_path / 'exp', '--train_iterations', str(NUM_STEPS)),
         *('--checkpoint_frequency', '500', '--keep_checkpoints', '2', '--quiet'),
