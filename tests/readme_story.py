@@ -29,13 +29,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Pages whose commands are run, in this order.
 PLAYED = (
     'README.md',
-    *(
-        f'docs/{name}.md'
-        for name in (
-            *('training', 'diagnosis', 'pretrained', 'embedding', 'evaluation'),
-            *('visualize', 'trinet', 'networks'),
-        )
-    ),
+    *('docs/training.md', 'docs/diagnosis.md', 'docs/pretrained.md'),
+    *('docs/embedding.md', 'docs/evaluation.md', 'docs/networks.md'),
 )
 FOLDERS = (
     *('nets', 'heads', 'excluders', 'data', 'training', 'embedding', 'evaluation'),
@@ -49,7 +44,6 @@ NOT_RUN = {
     '. .venv/bin/activate': 'the copy has no .venv; our python is on the PATH instead',
     'tensorboard --logdir': 'a server; plot.py reads the same events',
     '--initial_checkpoint imagenet': 'a download',
-    'theirs.json': "another program's scores",
 }
 
 # Appended to train.py's flags, where the last one wins; a finished run goes on.

@@ -15,7 +15,7 @@ import pytest
 import readme_story
 
 # How test.sh spreads the tests over the cores.
-PARALLEL = ('-n', 'auto', '--dist', 'loadfile')
+PARALLEL = ('-n', str(os.cpu_count() + 1), '--dist', 'loadfile')
 
 SCRIPTS = ('demo.sh', 'test.sh', 'market1501_train.sh', 'setup_venv.sh', '.ci/run')
 

@@ -297,7 +297,7 @@ def test_validation_that_a_stop_has_left_out_is_made_up_for(
 def test_failed_replacement_leaves_the_old_one(state, tmp_path, monkeypatch):
     state.save_best({'step': 1})
     monkeypatch.setattr('common.write_json', lambda *_: (_ for _ in ()).throw(OSError))
-    with pytest.raises(OSError, match='cannot write best-2 to'):
+    with pytest.raises(OSError, match='cannot write best.json to'):
         state.save_best({'step': 2})
     assert best_of(tmp_path)[1] == 1
     assert len(list(tmp_path.iterdir())) == 3
