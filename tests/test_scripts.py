@@ -15,7 +15,12 @@ import pytest
 import readme_story
 
 # How test.sh spreads the tests over the cores.
-PARALLEL = ('-n', str(os.cpu_count() + 1), '--dist', 'loadfile')
+PARALLEL = (
+    '-n',
+    str(int(subprocess.check_output(['nproc'])) + 1),
+    '--dist',
+    'loadfile',
+)
 
 SCRIPTS = ('demo.sh', 'test.sh', 'market1501_train.sh', 'setup_venv.sh', '.ci/run')
 
