@@ -63,7 +63,6 @@ UNUSED_PARTS = ('logits', 'Logits')
 TRAINING_NAMES = (STEP_NAME, *SCALE_NAMES.values(), 'beta1_power', 'beta2_power')
 TENSORFLOW_NAMES = ('save_counter', '_CHECKPOINTABLE_OBJECT_GRAPH')
 
-
 # What TensorFlow raises of a checkpoint that is damaged.
 DAMAGES = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
@@ -308,13 +307,13 @@ def read_best(directory: str) -> dict[str, Any] | None:
     if not os.path.exists(filename):
         return None
     record = common.read_object(filename)
-    name = record.get('checkpoint', BEST_NAME)
+    name = name_of_best(record)
     if not isinstance(name, str) or not BEST_FILES.fullmatch(name):
         raise common.InputError(
             f'{filename} has {name!r} as its checkpoint; expected what a validation '
             'writes, such as best-3000: restore it, or remove it'
         )
-    return record if exists(os.path.join(directory, name_of_best(record))) else None
+    return record if exists(os.path.join(directory, name)) else None
 
 
 def name_of_best(record: dict[str, Any] | None) -> str:
