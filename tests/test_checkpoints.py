@@ -318,3 +318,16 @@ def test_failed_download_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(keras.applications, 'ResNet50', offline)
     with pytest.raises(ValueError, match=r'cannot be downloaded \(URL fetch failure\)'):
         checkpoints.imagenet_weights(resnet_v1_50, 'resnet_v1_50')
+
+
+def test_later_checkpoints_are_none_of_a_run_that_goes_on_from_an_earlier_one(tmp_path):
+    _, state = make_state(tmp_path)
+    for step in (1, 2, 9):
+        state.save(step)
+    state.keep = 1
+    state.go_on_from('checkpoint-2')
+    assert checkpoints.numbered(str(tmp_path)) == ['checkpoint-2', 'checkpoint-9']
+    assert (tmp_path / 'checkpoint').read_text() == (
+        'model_checkpoint_path: "checkpoint-2"\n'
+        'all_model_checkpoint_paths: "checkpoint-2"\n'
+    )
