@@ -5,11 +5,14 @@ import errno
 import pathlib
 import shutil
 import subprocess
+import sys
 import time
 
 import doomed
 import pytest
 import stories
+
+import tiny_run
 
 FAULTS = (
     'full disk at each write of train.py',
@@ -25,6 +28,7 @@ FAULTS = (
     'full file system under train.py',
     'read-only file system under train.py and embed.py',
     'directory removed while train.py runs',
+    'disk that others fill while embeddings are written',
 )
 
 # Name of a story, what its calls return, its fault, how many calls are quick.
@@ -110,7 +114,7 @@ def test_refused_call_is_told_and_loses_nothing(
 def is_of_hdf5(call):
     """Say whether a call is one of HDF5's own, which it does not survive.
 
-    So embedding_files.reserve looks for the room before HDF5 begins.
+    So embedding_files.write holds the room before HDF5 needs it.
     """
     return call.name == 'write' and '.h5.' in call.path
 
@@ -219,6 +223,54 @@ def test_removed_directory_is_told(data, tmp_path, reliability):
         how='renamed and removed after the second checkpoint',
         lost='the run, as somebody wished',
         seen='exit code 1 and one line with the name of the directory',
+    )
+
+
+# Writes embeddings, after the first of which somebody else fills the disk.
+FILL = """
+import pathlib, sys
+import h5py, numpy as np
+import embedding_files
+
+place = pathlib.Path(sys.argv[1])
+
+def embs():
+    for row in range(1000):
+        yield [row], np.full([1, 1, 256], row, np.float32)
+        if row == 0:
+            with open(place / 'others', 'wb', buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+
+fids = [f'{row}.png' for row in range(1000)]
+embedding_files.write(place / 'x.h5', embs(), fids, ['original'], 256, None, {})
+with h5py.File(place / 'x.h5') as file:
+    assert (file['emb'][:] == np.arange(1000)[:, None]).all()
+"""
+
+
+def test_room_for_embeddings_is_held(tmp_path, reliability):
+    place = tmp_path.resolve() / 'small'
+    with mounted(place, 'size=4m') as is_mounted:
+        if not is_mounted:
+            reliability.skip(FAULTS[13], NO_MOUNT)
+        process = subprocess.run(
+            [sys.executable, '-c', FILL, str(place)],
+            cwd=tiny_run.ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert process.returncode == 0, process.stderr
+        assert sorted(path.name for path in place.iterdir()) == ['others', 'x.h5']
+    reliability.add(
+        fault=FAULTS[13],
+        times=1,
+        how='a tmpfs of 4 MB, filled after the first of 1,000 embeddings of 1 kB',
+        lost='nothing',
+        seen='-',
     )
 
 
