@@ -338,7 +338,7 @@ def write(directory: str, name: str, checkpoint: tf.train.Checkpoint) -> None:
     partial = os.path.join(directory, f'.{name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        os.mkdir(partial)  # A directory that somebody has removed is not made anew.
+        os.mkdir(partial)  # Not with those above it; see TrainingState.go_on_from.
         checkpoint.write(os.path.join(partial, name))
         files = sorted(os.listdir(partial))  # NAME.data-..., then NAME.index.
         for file in files:
@@ -618,7 +618,9 @@ class TrainingState:
             f'model_checkpoint_path: "{newest}"',
             *(f'all_model_checkpoint_paths: "{name}"' for name in kept),
         ]
-        with common.complete_file(os.path.join(self.directory, INDEX_FILE)) as file:
+        # A directory that somebody has removed is not made anew.
+        index = os.path.join(self.directory, INDEX_FILE)
+        with common.complete_file(index, makes_directory=False) as file:
             pathlib.Path(file).write_text('\n'.join(lines) + '\n', encoding='utf-8')
         for name in names:
             if name not in kept:
@@ -663,8 +665,8 @@ class TrainingState:
             OSError: the disk is full or not writable.
         """
         with common.writing(f'cannot write {BEST_RECORD} to {self.directory}'):
-            os.stat(self.directory)  # It is not made anew.
-            common.write_json(os.path.join(self.directory, BEST_RECORD), record)
+            filename = os.path.join(self.directory, BEST_RECORD)
+            common.write_json(filename, record, makes_directory=False)
 
     def fingerprint(self) -> int:
         """Return a number that differs where a variable differs."""

@@ -369,8 +369,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     exception is a bug of ours and shows its traceback. Both stand in the log file, too,
     if there is one. Bad flags have already left with exit code 2 (argparse).
 
-    SIGTERM and SIGHUP end it as Ctrl+C does: what was half written is removed. A
-    terminal that is gone costs the lines on it, nothing else.
+    SIGTERM and SIGHUP end it as Ctrl+C does: what was half written is removed. A second
+    signal does not wait for that. A terminal that is gone costs the lines on it,
+    nothing else.
     """
     command = command_name()
     occupy_standard_streams()
@@ -433,15 +434,27 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def end_in_order() -> None:
-    """Let SIGTERM and SIGHUP raise Terminated, but where they are ignored (nohup)."""
+    """Let signals that end a command raise an exception; a second one ends it at once.
 
-    def end(number: int, frame: object) -> NoReturn:
-        raise Terminated(signal.Signals(number))
-
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
+    But for those that are ignored (nohup).
+    """
+    for number in ENDING:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, end)
+
+
+def end(number: int, frame: object) -> NoReturn:
+    """Handle a signal: see end_in_order."""
+    for other in ENDING:
+        if signal.getsignal(other) is end:
+            signal.signal(other, signal.SIG_DFL)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Terminated(signal.Signals(number))
 
 
 def occupy_standard_streams() -> None:
@@ -743,7 +756,7 @@ def refuse_impossible(needed: float, what: str, remedy: str) -> None:
 
 
 @contextlib.contextmanager
-def complete_file(filename: str) -> Iterator[str]:
+def complete_file(filename: str, makes_directory: bool = True) -> Iterator[str]:
     """Yield a temporary path that becomes `filename` only if the block succeeds.
 
     The temporary file sits in the same directory, so that the final rename is
@@ -753,6 +766,10 @@ def complete_file(filename: str) -> Iterator[str]:
     regular file stays, too (/dev/null, /dev/stdout, a FIFO): once the content is
     complete, it is sent there. So is the file that our own output goes to.
 
+    Args:
+        filename: of the file.
+        makes_directory: whether its directory is made if there is none.
+
     Raises:
         FileError: `filename` cannot be written; says why.
     """
@@ -760,7 +777,9 @@ def complete_file(filename: str) -> Iterator[str]:
     target = filename if sends else os.path.realpath(filename)
     temporary, lock = None, None
     try:
-        directory = tempfile.gettempdir() if sends else make_directory_of(target)
+        directory = tempfile.gettempdir() if sends else os.path.dirname(target)
+        if makes_directory and not sends:
+            make_directory_of(target)
         remove_leftovers(directory)
         temporary, lock = make_temporary(target, directory)
         yield temporary
@@ -996,10 +1015,10 @@ def write_figure(
         figure.savefig(temporary, format='png', dpi=dots_per_inch)
 
 
-def write_json(filename: str, content: object) -> None:
-    """Write `content` to `filename` as JSON, sorted and indented, UTF-8, atomically."""
+def write_json(filename: str, content: object, makes_directory: bool = True) -> None:
+    """Write `content` as JSON, sorted and indented, UTF-8; see complete_file."""
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    with complete_file(filename) as temporary:
+    with complete_file(filename, makes_directory) as temporary:
         pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
 
 

@@ -69,13 +69,30 @@ class Reliability:
         assert fault in self.request.module.FAULTS
         row = table.Row(fault, times, how, lost, seen)
         assert not any(mark in str(cell) for cell in row for mark in '|\n')
-        # What a test reports comes back from the processes of pytest-xdist, too.
-        self.request.node.user_properties.append(('reliability', list(row)))
+        put(self.request.node, row)
 
     def skip(self, fault, reason):
         """Skip the test, and say in the table that the fault was not injected."""
-        self.add(fault=fault, times=0, how=f'not here: {reason}', lost='-', seen='-')
-        pytest.skip(reason)
+        skip(self.request.node, fault, reason)
+
+
+def put(item, row):
+    """Leave a table.Row with a test."""
+    # What a test reports comes back from the processes of pytest-xdist, too.
+    item.user_properties.append(('reliability', list(row)))
+
+
+def skip(item, fault, reason):
+    """Skip a test and leave the row of what is not injected."""
+    put(item, table.Row(fault, 0, f'not here: {reason}', '-', '-'))
+    pytest.skip(reason)
+
+
+def pytest_runtest_setup(item):
+    """Skip what is marked as slow, before its fixtures are made."""
+    mark = item.get_closest_marker('slow_fault')
+    if mark is not None and os.environ.get('FAULTS') != 'all':
+        skip(item, *mark.args, 'with --faults only')
 
 
 @pytest.fixture
@@ -90,6 +107,7 @@ ROWS = pytest.StashKey()
 
 def pytest_configure(config):
     config.stash[ROWS] = []
+    config.addinivalue_line('markers', 'slow_fault(fault): of --faults only')
     config.pluginmanager.register(Collector(config))
 
 
@@ -104,7 +122,8 @@ class Collector:
         self.config = config
 
     def pytest_runtest_logreport(self, report):
-        if report.when == 'call' and not report.failed:
+        is_told = report.when == 'call' or report.skipped  # In its setup, perhaps.
+        if is_told and not report.failed:
             self.config.stash[ROWS] += [
                 table.Row(*row)
                 for name, row in report.user_properties

@@ -6,7 +6,9 @@ forkserver), and each command is a fork of it.
 
 import ctypes
 import functools
+import hashlib
 import importlib
+import itertools
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import typing
 
 import pytest
@@ -43,6 +46,23 @@ class Fault(typing.NamedTuple):
     n: int = 0
     action: str = 'count'
     number: int = signal.SIGKILL
+
+
+class Pause(typing.NamedTuple):
+    """A place where a command waits for its fault.
+
+    Attributes:
+        place: 'module:function' or 'module:Class.function', before which it waits.
+        nth: which call of it, from 1.
+        ready: pathlib.Path of a file that appears when it waits.
+        deaf_secs: for how long, at least, while Python sees no signals, as while
+            TensorFlow computes; None: until the file is removed.
+    """
+
+    place: str
+    nth: int
+    ready: pathlib.Path
+    deaf_secs: float | None = None
 
 
 class Call(typing.NamedTuple):
@@ -133,7 +153,7 @@ def start_server():
     return context
 
 
-def start(command, argv, fault=None, log='', said=os.devnull):
+def start(command, argv, fault=None, log='', said=os.devnull, pause=None, env=()):
     """Start a command; return its Process.
 
     Args:
@@ -142,16 +162,19 @@ def start(command, argv, fault=None, log='', said=os.devnull):
         fault: a Fault, or None.
         log: file that its calls are written to, if there is a fault.
         said: file that stdout and stderr go to.
+        pause: a Pause, or None.
+        env: {name: value}, added to the environment.
     """
     library = build() if fault else None
     process = start_server().Process(
-        target=be, args=(command, argv, fault, library, str(log), str(said))
+        target=be,
+        args=(command, argv, fault, library, str(log), str(said), pause, dict(env)),
     )
     process.start()
     return process
 
 
-def be(command, argv, fault, library, log, said):
+def be(command, argv, fault, library, log, said, pause, env):
     """Be a command; see start."""
     assert 'tensorflow' in sys.modules, 'everything.py is not imported in the server'
     common = importlib.import_module('common')
@@ -162,9 +185,44 @@ def be(command, argv, fault, library, log, said):
     for number in (1, 2):
         os.dup2(descriptor, number)
     sys.argv = [str(ROOT / f'{command}.py'), *argv]
+    os.environ.update(env)
+    if pause:
+        wait_at(pause)
     if fault:
         arm(library, fault, log)
     common.run(module.main)
+
+
+def wait_at(pause):
+    """Let this process wait at a Pause."""
+    name, names = pause.place.split(':')
+    *owners, name_of_function = names.split('.')
+    owner = functools.reduce(getattr, owners, importlib.import_module(name))
+    function = getattr(owner, name_of_function)
+    calls = itertools.count(1)
+
+    def wait_and_call(*args, **kwargs):
+        if next(calls) == pause.nth:
+            pause.ready.touch()
+            if pause.deaf_secs is not None:
+                # A million rounds take half a second.
+                rounds = int(2e6 * pause.deaf_secs)
+                hashlib.pbkdf2_hmac('sha256', b'', b'', rounds)
+            while pause.deaf_secs is None and pause.ready.exists():
+                time.sleep(0.01)
+        return function(*args, **kwargs)
+
+    setattr(owner, name_of_function, wait_and_call)
+
+
+def start_until(pause, command, argv, said):
+    """Start a command and wait until it has come to a Pause; return its Process."""
+    pause.ready.unlink(missing_ok=True)
+    process = start(command, argv, said=said, pause=pause)
+    while not pause.ready.exists():
+        assert process.exitcode is None, pathlib.Path(said).read_text()
+        time.sleep(0.01)
+    return process
 
 
 def run(command, argv, fault=None, timeout=300):

@@ -142,9 +142,8 @@ def remount(directory, options):
 NO_MOUNT = 'mount is not permitted'
 
 
-def test_full_file_system_loses_nothing(data, tmp_path, every_fault, reliability):
-    if not every_fault:
-        reliability.skip(FAULTS[10], 'half a minute, with --faults only')
+@pytest.mark.slow_fault(FAULTS[10])
+def test_full_file_system_loses_nothing(data, tmp_path, reliability):
     place = tmp_path.resolve() / 'small'
     argv = stories.train_flags(data, place / 'exp', 12)
     whole = stories.train_flags(data, tmp_path.resolve() / 'exp', 12)

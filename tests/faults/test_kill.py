@@ -127,16 +127,11 @@ def test_results_are_on_the_disk_before_they_have_their_name(
     )
 
 
-def test_kill_at_random_moments_loses_nothing(
-    data, all_stories, tmp_path, every_fault, reliability
-):
-    if not every_fault:
-        reliability.skip(FAULTS[-1], 'with --faults only')
-    story, num_kills = all_stories['train.py'], 3
-    if every_fault:
-        root, num_kills = tmp_path.resolve() / 'exp', 200
-        argv = stories.train_flags(data, root, 6)
-        story = stories.tell('train.py', 'train', argv, root, tmp_path)
+@pytest.mark.slow_fault(FAULTS[-1])
+def test_kill_at_random_moments_loses_nothing(data, tmp_path, reliability):
+    root, num_kills = tmp_path.resolve() / 'exp', 200
+    argv = stories.train_flags(data, root, 6)
+    story = stories.tell('train.py', 'train', argv, root, tmp_path)
     rng = random.Random(1)  # How far a process gets until then differs anyway.
     faults, done = [], 0
     while done < num_kills:

@@ -6,6 +6,7 @@ import time
 import typing
 
 import doomed
+import pytest
 import stories
 
 import checkpoints
@@ -48,9 +49,8 @@ def measure(pid):
     return Needs(int(memory[1]) / 1024, files, int(threads[1]))
 
 
-def test_needs_of_a_long_run_stay(data, tmp_path, every_fault, reliability):
-    if not every_fault:
-        reliability.skip(FAULTS[0], f'{NUM_STEPS} iterations, with --faults only')
+@pytest.mark.slow_fault(FAULTS[0])
+def test_needs_of_a_long_run_stay(data, tmp_path, reliability):
     flags = [
         *tiny_run.flags(data, tmp_path / 'exp', '--train_iterations', str(NUM_STEPS)),
         *('--checkpoint_frequency', '500', '--keep_checkpoints', '2', '--quiet'),

@@ -180,11 +180,16 @@ def test_run_of_an_older_version_is_validated_once_it_is_asked_for(data, tmp_pat
 @pytest.fixture
 def state(tmp_path):
     """Return a TrainingState of one weight, in tmp_path."""
+    return make_state(tmp_path)
+
+
+def make_state(directory):
+    """Return a TrainingState of one weight."""
     images = tf.keras.Input((1,))
     network = tf.keras.Model(images, tf.keras.layers.Dense(1, name='fc')(images))
     optimizer = tf.keras.optimizers.Adam()
     optimizer.build(network.trainable_variables)
-    return checkpoints.TrainingState(network, optimizer, str(tmp_path))
+    return checkpoints.TrainingState(network, optimizer, str(directory))
 
 
 def kernel_of_best(directory):
@@ -241,6 +246,25 @@ def test_best_of_an_earlier_version_is_found_and_replaced(state, tmp_path):
     for step in (2, 3):
         state.save_best({'step': step})
     assert not list(tmp_path.glob('best.index'))
+
+
+@pytest.mark.parametrize('method, what', [('save', 1), ('save_best', {'step': 1})])
+def test_directory_removed_after_the_weights_is_not_made_anew(
+    tmp_path, monkeypatch, method, what
+):
+    root = tmp_path / 'exp'
+    root.mkdir()
+    state = make_state(root)
+    write = checkpoints.write
+
+    def write_and_lose(*args):
+        write(*args)
+        root.rename(tmp_path / 'gone')
+
+    monkeypatch.setattr(checkpoints, 'write', write_and_lose)
+    with pytest.raises(OSError, match=f'cannot write {root}/.*: No such file or d'):
+        getattr(state, method)(what)
+    assert not root.exists()
 
 
 # --- validations that an interruption has left out --------------------------------
