@@ -162,7 +162,9 @@ class TrainingBatches:
             functools.partial(draw_batches, sampler, steps, part, self.drawn),
             output_signature=(shape, shape),
         )
-        dataset = dataset.unbatch().map(load, num_parallel_calls=loading_threads)
+        dataset = dataset.unbatch().map(
+            images.unconverted(load), num_parallel_calls=loading_threads
+        )
         self.images = iter(dataset.batch(part_size, drop_remainder=True).prefetch(2))
 
     def __iter__(self) -> TrainingBatches:
@@ -279,7 +281,7 @@ def image_batches(
     """
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths))
     dataset = dataset.map(
-        lambda path: images.read_image(path, *size),
+        images.unconverted(lambda path: images.read_image(path, *size)),
         num_parallel_calls=loading_threads,
     )
     iterator = iter(dataset.batch(batch_size).prefetch(2))

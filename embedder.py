@@ -167,6 +167,7 @@ class Embedder:
         self._embed_variant = tf.function(
             lambda batch: network(batch, training=False)['emb'],
             input_signature=[tf.TensorSpec((None, *shape))],
+            autograph=False,
         )
 
     @classmethod

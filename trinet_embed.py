@@ -185,7 +185,7 @@ def compile_net(net, variants):
     """
     spec = tf.TensorSpec((None, *_trinet.IMAGE_SIZE, 3), tf.uint8)
 
-    @tf.function(input_signature=[spec])
+    @tf.function(input_signature=[spec], autograph=False)
     def embed_batch(batch):
         crops = [images.augment(batch, name, *_trinet.CROP_SIZE) for name in variants]
         embs = net(tf.concat(crops, axis=0))  # [A * B, D]

@@ -311,7 +311,7 @@ def measure_activations(network, batch_size, net_size):
     """
     forward = set()  # Names of operations.
 
-    @tf.function
+    @tf.function(autograph=False)
     def gradients(images):
         with tf.GradientTape() as tape:
             embs = model.training_embs(network(images, training=True))

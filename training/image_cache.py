@@ -37,7 +37,9 @@ class ImageCache:
         capacity = SLACK * estimate + SLACK_BYTES if free is None else free
         pixels = np.frombuffer(mmap.mmap(-1, capacity), np.uint8)
         dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths))
-        dataset = dataset.map(images.decode, num_parallel_calls=loading_threads)
+        dataset = dataset.map(
+            images.unconverted(images.decode), num_parallel_calls=loading_threads
+        )
         iterator = iter(dataset.prefetch(2 * loading_threads))
         shapes, starts, end = [], [], 0
         for path in paths:
@@ -83,7 +85,7 @@ def estimate_bytes(paths):
     rows = np.linspace(0, len(paths) - 1, min(NUM_SAMPLED, len(paths))).astype(int)
     sampled = [paths[row] for row in rows]
     dataset = tf.data.Dataset.from_tensor_slices(tf.constant(sampled))
-    iterator = iter(dataset.map(images.decode))
+    iterator = iter(dataset.map(images.unconverted(images.decode)))
     sizes = [int(tf.size(read_next(iterator, path))) for path in sampled]
     return round(np.mean(sizes) * len(paths))
 

@@ -67,7 +67,7 @@ def make_train_step(network, optimizer, loss_name, metric, margin, k, seed, repl
         replicas.average(averages)
         return losses, embs, lengths, dists
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step(images, pids, learning_rate, step):
         optimizer.learning_rate.assign(learning_rate)
         iterations = tf.identity(optimizer.iterations)

@@ -100,8 +100,8 @@ class Workers(Replicas):
         self.cluster = cluster
         self.is_chief = cluster.is_chief
         self.first_local = cluster.index * self.num_local
-        self.sum_flags = tf.function(self.sum_over_replicas)
-        self.gather_codes = tf.function(self.gather_over_replicas)
+        self.sum_flags = tf.function(self.sum_over_replicas, autograph=False)
+        self.gather_codes = tf.function(self.gather_over_replicas, autograph=False)
 
     def meet(self, cluster):
         """Return the strategy, once all workers are there."""
