@@ -28,7 +28,7 @@ import tempfile
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar, cast
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -88,6 +88,10 @@ REMEDIES = {
     errno.EROFS: FORBIDDEN,
 }
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# What Keras imports if it is there, and what of it we do not use (plots, data frames,
+# wrappers): a third of TensorFlow's start.
+NOT_FOR_KERAS = ('matplotlib', 'pandas', 'sklearn')
 
 # Names of what complete_file has not completed.
 LEFTOVER = re.compile(r'\..+\.[a-z0-9_]{8}\.partial')
@@ -595,8 +599,22 @@ def start_tensorflow() -> None:
     It writes a dozen lines about kernels and missing GPUs whatever its log level, and
     ours would drown. If the import fails, all of it is shown; not if it is interrupted.
     """
-    with silent_stderr():
+    with silent_stderr(), hidden(NOT_FOR_KERAS):
         importlib.import_module('tensorflow').config.list_physical_devices()
+        importlib.import_module('keras')
+
+
+@contextlib.contextmanager
+def hidden(names: Iterable[str]) -> Iterator[None]:
+    """Let what is imported within the block find no such modules, but those loaded."""
+    missing = [name for name in names if name not in sys.modules]
+    for name in missing:
+        sys.modules[name] = cast(types.ModuleType, None)  # Python's mark of none.
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

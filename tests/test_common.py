@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import types
 
 import h5py
 import pytest
@@ -722,3 +723,25 @@ def test_chatter_of_an_interrupted_start_is_dropped(monkeypatch, capfd, error, s
         common.start_tensorflow()
     print('ours', file=sys.stderr)
     assert capfd.readouterr().err == f'{shown}ours\n'
+
+
+def test_keras_finds_nothing_that_is_slow_and_not_used(monkeypatch):
+    monkeypatch.delitem(sys.modules, 'sklearn', raising=False)
+    monkeypatch.setitem(sys.modules, 'pandas', sys)  # Somebody has imported it.
+    seen = {}
+
+    def import_module(name):
+        for other in ('sklearn', 'pandas'):
+            seen[name, other] = sys.modules[other]
+        return types.SimpleNamespace(config=types.SimpleNamespace(**config))
+
+    config = {'list_physical_devices': list}
+    monkeypatch.setattr(common.importlib, 'import_module', import_module)
+    common.start_tensorflow()
+    assert seen == {
+        (name, other): module
+        for name in ('tensorflow', 'keras')
+        for other, module in (('sklearn', None), ('pandas', sys))
+    }
+    assert 'sklearn' not in sys.modules
+    assert sys.modules['pandas'] is sys
