@@ -5,7 +5,9 @@ use stays at the root; what is one choice of a flag lives in its registry.
 """
 
 import ast
+import importlib.metadata
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -53,6 +55,11 @@ MODULES = [name for name in SOURCES if name.partition('.')[0] not in APART]
 
 def find_imports(name):
     """Return the modules of ours that a module imports, at once, lazily or later."""
+    return (list_imports(name) & SOURCES.keys()) - {name}
+
+
+def list_imports(name):
+    """Return the names of all that a module imports, a set."""
     found = set()
     for node in ast.walk(TREES[name]):
         if isinstance(node, ast.Import):
@@ -69,7 +76,7 @@ def find_imports(name):
             package = str(words[0].value).partition('.')[0] if words else ''
             if package in REGISTRIES:
                 found |= {one for one in SOURCES if one.startswith(f'{package}.')}
-    return (found & SOURCES.keys()) - {name}
+    return found
 
 
 def called_name(call):
@@ -218,6 +225,53 @@ def count_lines(function):
         first = function.body[0]
         lines -= first.end_lineno - first.lineno + 1
     return lines
+
+
+BENCH_REQUIREMENTS = [
+    *('requirements-dev.txt', 'requirements-mutation.txt', 'bench/requirements.txt'),
+]
+
+
+def read_requirements(*names):
+    """Return the names of the distributions in files of requirements, a set."""
+    found = set()
+    for name in names:
+        for line in (ROOT / name).read_text('utf-8').splitlines():
+            if line.startswith('-r '):
+                found |= read_requirements(line.removeprefix('-r '))
+            elif line and not line.startswith('#'):
+                found.add(re.match(r'[\w-]+', line)[0].lower())
+    return found
+
+
+@pytest.mark.parametrize(
+    'folder, files',
+    [
+        (None, ['requirements.txt']),
+        ('drawn_people', ['requirements.txt']),
+        ('tests', ['requirements-dev.txt']),
+        ('bench', BENCH_REQUIREMENTS),
+    ],
+)
+def test_nothing_is_imported_that_no_requirement_brings(folder, files):
+    required = read_requirements(*files)
+    distributions = importlib.metadata.packages_distributions()
+    names = [
+        name
+        for name in SOURCES
+        if name.partition('.')[0] == folder or (folder is None and name in MODULES)
+    ]
+    ours = {source.partition('.')[0] for source in SOURCES}
+    ours |= {SOURCES[source].stem for source in SOURCES if source.startswith('tests.')}
+    assert len(names) > 5
+    for name in names:
+        packages = {imported.partition('.')[0] for imported in list_imports(name)}
+        for package in packages - ours - sys.stdlib_module_names:
+            brought_by = {
+                d.lower()
+                for d in distributions.get(package, [package.replace('_', '-')])
+            }
+            assert brought_by & required, f'{name} imports {package}'
 
 
 def test_no_function_is_long():
