@@ -3,6 +3,7 @@
 #
 #   ./test.sh            everything
 #   ./test.sh -k loss    arguments go to pytest
+#   ./test.sh --slow     and what takes minutes and is covered otherwise, too
 #   ./test.sh --faults   inject all faults of tests/faults, within an hour, and write
 #                        docs/reliability.md; ./test.sh injects a selection
 set -eu

@@ -18,6 +18,21 @@ hypothesis.settings.register_profile('same', derandomize=True)
 hypothesis.settings.load_profile('same')
 
 
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run what is marked slow, too')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow(why): of ./test.sh --slow only')
+
+
+def pytest_runtest_setup(item):
+    """Skip what is slow, before its fixtures are made."""
+    mark = item.get_closest_marker('slow')
+    if mark is not None and not item.config.getoption('--slow'):
+        pytest.skip(f'with --slow only: {mark.args[0]}')
+
+
 def seed_everything():
     """Let random numbers be the same in every run, whatever the order of the tests."""
     random.seed(0)

@@ -255,6 +255,10 @@ def score(directory, run, checkpoint='checkpoint-60', *more):
     return json.loads((directory / 'scores.json').read_text())['mAP']
 
 
+drawing = pytest.mark.slow('two runs of 60 iterations, a minute and a half')
+
+
+@drawing
 def test_bfloat16_learns_drawn_people_as_float32_does(drawn):
     assert score(drawn, 'float32', 'checkpoint-0') < 0.25
     float32, bfloat16 = (score(drawn, name) for name in ('float32', 'bfloat16'))
@@ -265,6 +269,7 @@ def test_bfloat16_learns_drawn_people_as_float32_does(drawn):
     assert bfloat16 == pytest.approx(float32, abs=0.1)
 
 
+@drawing
 def test_the_same_weights_score_alike_in_bfloat16(drawn):
     scores = [
         score(drawn, 'float32', 'checkpoint-60', '--precision', name)

@@ -36,13 +36,23 @@ PAGES = [
 README = readme_story.read_page('README.md')
 
 
+slow = pytest.mark.slow('three more pages are played, two minutes')
+
+
 @pytest.fixture(scope='module')
-def story(tmp_path_factory):
+def played(request):
+    """The pages that are played."""
+    is_all = request.config.getoption('--slow')
+    return readme_story.PLAYED + readme_story.SLOW * is_all
+
+
+@pytest.fixture(scope='module')
+def story(played, tmp_path_factory):
     """The commands of README and of some pages of docs/, run in order."""
     story = readme_story.Story(tmp_path_factory.mktemp('readme'))
     with pytest.MonkeyPatch.context() as monkeypatch:
         readme_story.furnish_home(story.home, monkeypatch)
-    for page in readme_story.PLAYED:
+    for page in played:
         story.play(page)
     return story
 
@@ -62,20 +72,26 @@ def find_output(story, pattern):
     return output
 
 
-def test_every_command_runs(story):
-    commands = [
+def list_commands(pages):
+    """Return the commands of the bash blocks of pages."""
+    return [
         command
-        for page in readme_story.PLAYED
+        for page in pages
         for block in readme_story.read_blocks(page)
         if block.language == 'bash'
         for command in readme_story.split_commands(block.text)
     ]
+
+
+def test_every_command_runs(story, played):
+    commands = list_commands(readme_story.PLAYED + readme_story.SLOW)
     for part in readme_story.NOT_RUN:
         assert any(part in command for command in commands), part
-    expected = {command for command in commands if readme_story.is_run(command)}
+    expected = set(filter(readme_story.is_run, list_commands(played)))
     assert set(story.outputs) - {'python snippet.py'} == expected
 
 
+@slow
 def test_published_checkpoint_is_loaded_whole(story):
     report = find_output(story, r'embed\.py .*published')
     # Two are for training only.
@@ -141,6 +157,7 @@ def test_pictures_are_drawn(story):
         assert (story.code / name).read_bytes().startswith(b'\x89PNG')
 
 
+@slow
 def test_a_net_and_a_head_are_choices_once_their_files_are_there(story):
     story.run('python train.py --help')
     text = ' '.join(story.outputs.pop('python train.py --help').split())
@@ -156,6 +173,7 @@ def test_a_net_and_a_head_are_choices_once_their_files_are_there(story):
         assert (root / 'checkpoint-2.index').is_file()
 
 
+@slow
 def test_names_of_variables_are_those_that_the_page_tells(story):
     names = re.findall(
         r'`(strided_convs/[\w/]+|hidden1/weights)`',

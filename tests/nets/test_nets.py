@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import itertools
 
 import keras
 import numpy as np
@@ -429,8 +430,19 @@ def allow_roundings(built):
     return allowed
 
 
-@pytest.mark.parametrize('net', GOLDEN_NETS)
-@pytest.mark.parametrize('case', CASES)
+LARGE = ('resnet_v1_101', 'b_2x256x128')
+
+
+@pytest.mark.parametrize(
+    'net, case',
+    [
+        pytest.param(
+            *pair,
+            marks=[pytest.mark.slow('a minute; the others cover it')][: pair == LARGE],
+        )
+        for pair in itertools.product(GOLDEN_NETS, CASES)
+    ],
+)
 def test_inference_equals_the_original(golden, net, case):
     images = golden_recipe.images(*CASES[case])
     for head in GOLDEN_HEADS:

@@ -318,9 +318,13 @@ def test_validation_that_a_stop_has_left_out_is_made_up_for(
     assert read_scores(root) == read_scores(finished)
 
 
+def fail(*_, **__):
+    raise OSError
+
+
 def test_failed_replacement_leaves_the_old_one(state, tmp_path, monkeypatch):
     state.save_best({'step': 1})
-    monkeypatch.setattr('common.write_json', lambda *_: (_ for _ in ()).throw(OSError))
+    monkeypatch.setattr('common.write_json', fail)
     with pytest.raises(OSError, match='cannot write best.json to'):
         state.save_best({'step': 2})
     assert best_of(tmp_path)[1] == 1
