@@ -1,11 +1,14 @@
 """Checkpoints: what is in them, who reads them, what is said when they differ."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import checkpoints
+import common
 import golden_recipe
 import layers
 import model
@@ -331,3 +334,47 @@ def test_later_checkpoints_are_none_of_a_run_that_goes_on_from_an_earlier_one(tm
         'model_checkpoint_path: "checkpoint-2"\n'
         'all_model_checkpoint_paths: "checkpoint-2"\n'
     )
+
+
+# --- a state of one weight -------------------------------------------------------
+
+
+def make_small(directory, keep=0):
+    """Return a TrainingState of one weight."""
+    images = keras.Input((1,))
+    network = keras.Model(images, keras.layers.Dense(1, name='fc')(images))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+    return checkpoints.TrainingState(network, optimizer, str(directory), keep=keep)
+
+
+def test_checkpoint_is_found_by_its_name_or_the_others_are_named(tmp_path):
+    state = make_small(tmp_path)
+    for step in (8, 9, 10):
+        state.save(step)
+    directory = str(tmp_path)
+    assert checkpoints.find(directory, 'checkpoint-9') == f'{directory}/checkpoint-9'
+    with pytest.raises(
+        common.MissingFileError,
+        match='no checkpoint checkpoint-7; expected one of checkpoint-8, checkpoint-9, '
+        'checkpoint-10$',
+    ):
+        checkpoints.find(directory, 'checkpoint-7')
+
+
+@pytest.mark.parametrize('keep, kept', [(0, [1, 2, 3, 4]), (1, [4]), (3, [2, 3, 4])])
+def test_newest_are_kept(tmp_path, keep, kept):
+    state = make_small(tmp_path, keep)
+    for step in (1, 2, 3, 4):
+        state.save(step)
+    names = [f'checkpoint-{step}' for step in kept]
+    assert checkpoints.numbered(str(tmp_path)) == names
+    index = (tmp_path / 'checkpoint').read_text()
+    assert re.findall('all_model_checkpoint_paths: "(.+)"', index) == names
+
+
+def test_size_on_disk_is_known_before(tmp_path):
+    _, state = make_state(tmp_path)
+    state.save(1)
+    size = (tmp_path / 'checkpoint-1.data-00000-of-00001').stat().st_size
+    assert state.num_bytes == pytest.approx(size, rel=0.01)

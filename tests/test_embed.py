@@ -1,5 +1,6 @@
 """embed.py against the HDF5 files that the original wrote."""
 
+import functools
 import json
 import re
 import shutil
@@ -53,8 +54,20 @@ def experiments(tmp_path_factory):
     return roots
 
 
+@pytest.fixture(scope='module')
+def build_once():
+    """Return a function as model.build_model that builds each network once.
+
+    Whoever gets it loads weights into all of its variables.
+    """
+    return functools.cache(model.build_model)
+
+
 @pytest.mark.parametrize('net, combo', COMBOS)
-def test_file_equals_that_of_the_original(golden, experiments, tmp_path, net, combo):
+def test_file_equals_that_of_the_original(
+    golden, experiments, tmp_path, monkeypatch, build_once, net, combo
+):
+    monkeypatch.setattr(model, 'build_model', build_once)
     expected = LAYOUT[net][combo]
     filename = tmp_path / 'embs.h5'
     embed.main(

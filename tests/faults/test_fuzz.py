@@ -15,7 +15,7 @@ import pytest
 import tiny_run
 
 IS_ALL = os.environ.get('FAULTS') == 'all'
-FILES = 10_000 if IS_ALL else 40  # Of a kind.
+FILES = 10_000 if IS_ALL else 20  # Of a kind.
 AT_ONCE = 2500  # By one process.
 
 # What is imported of ours: the commands, and what tests share.
