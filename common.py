@@ -438,6 +438,7 @@ class Terminated(KeyboardInterrupt):
         self.number = number
 
 
+# Signals that ask a command to end.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

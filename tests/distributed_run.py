@@ -8,6 +8,8 @@ norm uses its averages as at inference and updates none.
 
 import functools
 import itertools
+import json
+import socket
 import sys
 
 import pytest
@@ -15,6 +17,20 @@ import pytest
 import common
 import train
 from training import devices
+
+
+def free_ports(number):
+    """Return ports of this machine at which nobody listens."""
+    servers = [socket.create_server(('', 0)) for _ in range(number)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+def describe_cluster(index, task='worker', **jobs):
+    """Return a TF_CONFIG."""
+    return json.dumps({'cluster': jobs, 'task': {'type': task, 'index': index}})
 
 
 def freeze_batch_norm(monkeypatch):

@@ -53,8 +53,6 @@ class StopRequest:
         work: what is being done, as a text; set it as it changes.
     """
 
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
     def __init__(self, logger):
         self.logger = logger
         self.is_made = False
@@ -67,7 +65,7 @@ class StopRequest:
         # Without a handler a signal would end the process, or be written nowhere.
         self.previous = {
             number: signal.signal(number, self.note)
-            for number in self.NUMBERS
+            for number in common.ENDING
             # Ignored on purpose, by nohup.
             if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
         }
@@ -82,7 +80,7 @@ class StopRequest:
     def answer(self):
         """Answer signals until the pipe is closed."""
         while number := os.read(self.pipe[0], 1):
-            if number[0] not in self.NUMBERS:
+            if number[0] not in common.ENDING:
                 continue
             if self.is_told:
                 end_at_once(number[0])

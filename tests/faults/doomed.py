@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib
 import itertools
+import math
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -219,10 +220,24 @@ def start_until(pause, command, argv, said):
     """Start a command and wait until it has come to a Pause; return its Process."""
     pause.ready.unlink(missing_ok=True)
     process = start(command, argv, said=said, pause=pause)
-    while not pause.ready.exists():
-        assert process.exitcode is None, pathlib.Path(said).read_text()
-        time.sleep(0.01)
+    wait_for(pause.ready, {process: said})
     return process
+
+
+def wait_for(path, said_of, timeout=math.inf):
+    """Wait until a file is there; no process must end before.
+
+    Args:
+        path: pathlib.Path.
+        said_of: {Process: file with what it says}.
+        timeout: seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        for process, said in said_of.items():
+            assert process.exitcode is None, pathlib.Path(said).read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def run(command, argv, fault=None, timeout=300):

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import json
 import os
 import random
 import signal
@@ -17,6 +16,7 @@ import stories
 import checkpoints
 import run_files
 import tiny_run
+from distributed_run import describe_cluster, free_ports
 
 FAULTS = (
     'SIGKILL of one of three workers',
@@ -39,33 +39,16 @@ def launch(argv, number, directory):
 
     What the worker of index i says is in said-i in `directory`.
     """
-    servers = [socket.create_server(('127.0.0.1', 0)) for _ in range(number)]
-    addresses = [f'127.0.0.1:{server.getsockname()[1]}' for server in servers]
-    for server in servers:
-        server.close()
-    processes = []
-    for index in range(number):
-        config = {
-            'cluster': {'worker': addresses},
-            'task': {'type': 'worker', 'index': index},
-        }
-        processes.append(
-            doomed.start(
-                'train',
-                argv,
-                said=directory / f'said-{index}',
-                env={'TF_CONFIG': json.dumps(config)},
-            )
+    addresses = [f'127.0.0.1:{port}' for port in free_ports(number)]
+    return [
+        doomed.start(
+            'train',
+            argv,
+            said=directory / f'said-{index}',
+            env={'TF_CONFIG': describe_cluster(index, worker=addresses)},
         )
-    return processes
-
-
-def wait_for(path, processes, directory):
-    """Wait until a file is there; no process must end before."""
-    while not path.exists():
-        for index, process in enumerate(processes):
-            assert process.exitcode is None, (directory / f'said-{index}').read_text()
-        time.sleep(0.05)
+        for index in range(number)
+    ]
 
 
 def kill(process):
@@ -114,7 +97,8 @@ def test_lost_worker_is_named_and_fewer_go_on(
         root = tmp_path / f'exp{number}'
         victim = number % NUM_WORKERS
         workers = launch(run_flags(data, root), NUM_WORKERS, tmp_path)
-        wait_for(root / 'checkpoint-1.index', workers, tmp_path)
+        said_of = {w: tmp_path / f'said-{i}' for i, w in enumerate(workers)}
+        doomed.wait_for(root / 'checkpoint-1.index', said_of)
         time.sleep(rng.uniform(0, 1))
         started = time.monotonic()
         harm(workers[victim])

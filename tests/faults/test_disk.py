@@ -2,11 +2,9 @@
 
 import contextlib
 import errno
-import pathlib
 import shutil
 import subprocess
 import sys
-import time
 
 import doomed
 import pytest
@@ -47,7 +45,9 @@ REFUSALS = [
 ORDINALS = {2: 'second', 4: 'fourth'}
 
 REFUSED = [
-    pytest.param(*row, marks=[pytest.mark.slow_fault(row[2])][: number > 0], id=row[2])
+    pytest.param(
+        *row, marks=pytest.mark.slow_fault(row[2]) if number else (), id=row[2]
+    )
     for number, row in enumerate(REFUSALS)  # The first is quick.
 ]
 NEEDS_ROOM = ('write', 'mkdir', 'fallocate')
@@ -207,7 +207,7 @@ def test_read_only_file_system_is_told(data, all_stories, tmp_path, reliability)
 def test_removed_directory_is_told(data, tmp_path, reliability):
     root, said = tmp_path.resolve() / 'exp', tmp_path / 'said'
     process = doomed.start('train', stories.train_flags(data, root, 1000), said=said)
-    wait_for(root / 'checkpoint-2.index', process)
+    doomed.wait_for(root / 'checkpoint-2.index', {process: said}, 60)
     root.rename(tmp_path / 'gone')  # At once, unlike rmtree.
     shutil.rmtree(tmp_path / 'gone', ignore_errors=True)
     process.join(60)
@@ -273,12 +273,3 @@ def test_room_for_embeddings_is_held(tmp_path, reliability):
         lost='nothing',
         seen='-',
     )
-
-
-def wait_for(path, process, timeout=60):
-    """Wait until a process has made a file."""
-    deadline = time.monotonic() + timeout
-    while not pathlib.Path(path).exists():
-        assert process.exitcode is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

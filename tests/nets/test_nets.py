@@ -443,7 +443,9 @@ LARGE = ('resnet_v1_101', 'b_2x256x128')
     [
         pytest.param(
             *pair,
-            marks=[pytest.mark.slow('a minute; the others cover it')][: pair == LARGE],
+            marks=pytest.mark.slow('a minute; the others cover it')
+            if pair == LARGE
+            else (),
         )
         for pair in itertools.product(GOLDEN_NETS, CASES)
     ],

@@ -20,6 +20,7 @@ import datasets
 import distributed_run
 import tiny_run
 import train
+from distributed_run import describe_cluster, free_ports
 from training import flags, resuming, watchdog, workers
 from training.replicas import Replicas
 
@@ -116,20 +117,6 @@ def launch_workers(argv):
         launch(1, *argv, TF_CONFIG=describe_cluster(index, worker=addresses))
         for index in range(2)
     ]
-
-
-def free_ports(number):
-    """Return ports of this machine at which nobody listens."""
-    servers = [socket.create_server(('', 0)) for _ in range(number)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
-
-
-def describe_cluster(index, task='worker', **jobs):
-    """Return a TF_CONFIG."""
-    return json.dumps({'cluster': jobs, 'task': {'type': task, 'index': index}})
 
 
 def wait_for(path, processes):
