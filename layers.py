@@ -27,7 +27,26 @@ HE_NORMAL = functools.partial(
 )
 
 
-class Chain(keras.layers.Layer):
+class Composite(keras.layers.Layer):
+    """A layer of layers; its `call` takes symbolic tensors of Keras as well.
+
+    That is how it builds those within. Keras itself would trace the graph of each
+    composite for that, once for every level it is nested in, and draw the initial
+    weights anew wherever they are used: most of the time in which a ResNet-50 is built.
+    """
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Build the layers within, by running them on a symbolic tensor."""
+        self.call(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def compute_output_spec(
+        self, inputs: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
+        """Return shape and dtype of the outputs."""
+        return self.call(inputs, training)
+
+
+class Chain(Composite):
     """Layers run one after another, in one variable scope."""
 
     def __init__(self, chained: Sequence[keras.layers.Layer], **kwargs: Any) -> None:
@@ -59,7 +78,7 @@ class Function(keras.layers.Layer):
         return self.function(inputs)
 
 
-class Residual(keras.layers.Layer):
+class Residual(Composite):
     """ReLU of the sum of a shortcut and a chain of layers.
 
     Args:
@@ -85,7 +104,7 @@ class Residual(keras.layers.Layer):
         residual = inputs
         for layer in self.chained:
             residual = layer(residual, training=training)
-        return tf.nn.relu(shortcut + residual)
+        return keras.ops.relu(shortcut + residual)
 
 
 class BatchNorm(keras.layers.Layer):
@@ -130,6 +149,12 @@ class BatchNorm(keras.layers.Layer):
         self.beta = vector('beta', 0.0, True)
         self.moving_mean = vector('moving_mean', 0.0, False)
         self.moving_variance = vector('moving_variance', 1.0, False)
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Return the shape of the input."""
+        return input_shape
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Normalise [B, C] or [B, H, W, C]; in training, update the moving averages.
@@ -277,6 +302,17 @@ class Conv(keras.layers.Layer):
             initializer=self.initializer,
         )
 
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Return (B, H', W', filters), every side a stride-th, rounded up."""
+        batch, height, width, channels = input_shape
+        height, width = (
+            None if side is None else -(-side // self.stride)
+            for side in (height, width)
+        )
+        return batch, height, width, self.filters or channels
+
     def convolve(self, inputs: tf.Tensor) -> tf.Tensor:
         """Return the convolution alone, [B, H', W', filters]."""
         kernel = tf.convert_to_tensor(self.weights_)
@@ -375,8 +411,9 @@ class ConvBN(Foldable, Conv):
         self.batch_norm = BatchNorm(epsilon=epsilon)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Create the kernel; the batch norm builds itself."""
+        """Create the kernel and the batch norm's variables."""
         self.add_kernel(input_shape)
+        self.batch_norm.build(self.compute_output_shape(input_shape))
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Map [B, H, W, C_in] to [B, H', W', filters]."""
@@ -447,6 +484,14 @@ class Dense(Foldable, keras.layers.Layer):
             self.biases = self.add_weight(
                 name='biases', shape=(self.units,), initializer='zeros'
             )
+        else:
+            self.batch_norm.build(self.compute_output_shape(input_shape))
+
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Return (B, units)."""
+        return *input_shape[:-1], self.units
 
     def multiply(self, inputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
         """Return the product of [B, F] and [F, units], in their precision."""

@@ -36,10 +36,10 @@ STAGES = (
     ((128, 512), (256, 1024), (256, 1024)),
 )
 
-leaky_relu = functools.partial(tf.nn.leaky_relu, alpha=0.3)
+leaky_relu = functools.partial(keras.ops.leaky_relu, negative_slope=0.3)
 
 
-class Bottleneck(keras.layers.Layer):
+class Bottleneck(layers.Composite):
     """Pre-activated 1x1, 3x3 and 1x1 convolutions beside a shortcut.
 
     Args:

@@ -57,6 +57,40 @@ def test_explicit_padding_starts_a_pixel_before_even_images(pads_explicitly, exp
     assert outputs[0, 1, 1, 0] == 1
 
 
+@pytest.mark.parametrize('size', [1, 3, 7])
+@pytest.mark.parametrize('stride', [1, 2, 3])
+@pytest.mark.parametrize('pads_explicitly', [True, False])
+@pytest.mark.parametrize('shape', [(2, 7, 8, 3), (2, 9, 1, 3)])
+def test_convolution_knows_its_output_shape(size, stride, pads_explicitly, shape):
+    for conv in (
+        layers.Conv(5, size, stride, None, pads_explicitly),
+        layers.DepthwiseConvBN(None, size, stride, None),
+    ):
+        outputs = conv(tf.ones(shape))
+        assert conv.compute_output_shape(shape) == tuple(outputs.shape)
+    _, _, _, channels = shape
+    unknown = conv.compute_output_shape((None, None, None, channels))
+    assert unknown == (None, None, None, channels)
+
+
+def test_dense_knows_its_output_shape():
+    dense = layers.Dense(3, batch_norm=layers.BatchNorm())
+    assert dense.compute_output_shape((2, 5)) == tuple(dense(tf.ones((2, 5))).shape)
+
+
+@pytest.mark.parametrize('net', ['resnet_v1_50', 'lunet', 'mobilenet_v1_025_224'])
+def test_nets_are_built_without_a_trace_of_their_convolutions(net, monkeypatch):
+    def fail(*_):
+        raise AssertionError('a convolution was run while the net was built')
+
+    # A trace draws the initial weights once more wherever they are used.
+    monkeypatch.setattr(layers.Conv, 'convolve', fail)
+    built = model.build_model(net, 'direct', 2, 'bfloat16')
+    assert all(layer.built for layer in built._flatten_layers())
+    body, _ = (layer for layer in built.layers if layer.variables)
+    assert body.output.dtype == 'float32'  # Averages are, whatever the policy.
+
+
 def test_dense_has_a_bias_or_a_batch_norm():
     plain, normed = layers.Dense(3), layers.Dense(3, batch_norm=layers.BatchNorm())
     inputs = tf.ones((2, 5))
