@@ -9,7 +9,7 @@ set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here"
 . ./setup_venv.sh
-setup_venv requirements.txt
+setup_venv locked.txt
 
 run() {
   # On stderr: what follows on stdout may be kept in a file.

@@ -1,6 +1,7 @@
 # Sourced by demo.sh and test.sh: make .venv beside this file and install into it what
-# the requirements files named in the arguments ask for. Does nothing, offline, when
-# that is already done. Sets $python.
+# the locked file named in the argument lists: these versions, each file of the sum that
+# is listed, and nothing that has to be built. Does nothing, offline, when that is
+# already done. Sets $python.
 
 require_python() {
   if ! command -v "$1" >/dev/null; then
@@ -17,8 +18,8 @@ require_python() {
 setup_venv() {
   local venv="$here/.venv" wanted stamp
   python="$venv/bin/python"
-  stamp="$venv/installed-$(basename "${!#}")"
-  wanted=$(cat "$@" "$here/constraints.txt" | cksum)
+  stamp="$venv/installed-$1"
+  wanted=$(cksum < "$here/$1")
   if [ -x "$python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
     echo "== $venv is ready"
     return
@@ -30,9 +31,7 @@ setup_venv() {
     echo "$0: error: cannot make $venv; on Debian and Ubuntu: apt install python3-venv" >&2
     exit 1
   fi
-  local files=()
-  for file in "$@"; do files+=(-r "$file"); done
   "$python" -m pip install --quiet --disable-pip-version-check \
-    -c "$here/constraints.txt" "${files[@]}"
+    --require-hashes --only-binary :all: -r "$here/$1"
   echo "$wanted" > "$stamp"
 }

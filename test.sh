@@ -12,7 +12,7 @@ cd "$here"
 . ./setup_venv.sh
 # The tests' requirements include the commands': whoever runs both scripts keeps one
 # environment.
-setup_venv requirements.txt requirements-dev.txt
+setup_venv locked-dev.txt
 
 if [ "${1:-}" = --faults ]; then
   shift

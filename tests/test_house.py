@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 
+import packaging.requirements
+import packaging.utils
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -242,6 +244,46 @@ def read_requirements(*names):
             elif line and not line.startswith('#'):
                 found.add(re.match(r'[\w-]+', line)[0].lower())
     return found
+
+
+def read_pins(filename):
+    """Return {name: (version, its sums)} of a file of pinned requirements."""
+    pins = {}
+    text = (ROOT / filename).read_text('utf-8').replace('\\\n', '')
+    for line in text.splitlines():
+        if not line.startswith('#'):
+            pin, *sums = line.split('--hash=sha256:')
+            requirement = packaging.requirements.Requirement(pin)
+            (specifier,) = requirement.specifier
+            assert specifier.operator == '=='
+            name = packaging.utils.canonicalize_name(requirement.name)
+            pins[name] = (specifier.version, [one.strip() for one in sums])
+    return pins
+
+
+@pytest.mark.parametrize(
+    'requirements, locked',
+    [('requirements.txt', 'locked.txt'), ('requirements-dev.txt', 'locked-dev.txt')],
+)
+def test_locked_files_have_what_is_required_with_the_sums_of_its_files(
+    requirements, locked
+):
+    pins, constraints = read_pins(locked), read_pins('constraints.txt')
+    for name, (version, sums) in pins.items():
+        assert version == constraints.get(name, (version,))[0], name
+        assert sums, name
+        assert all(re.fullmatch('[0-9a-f]{64}', one) for one in sums), name
+    for line in (ROOT / requirements).read_text('utf-8').splitlines():
+        if not line.startswith(('#', '-r')):
+            required = packaging.requirements.Requirement(line.partition(' #')[0])
+            name = packaging.utils.canonicalize_name(required.name)
+            assert pins[name][0] in required.specifier, name
+
+
+def test_commands_are_tested_with_the_versions_that_the_demo_installs():
+    commands, tests = read_pins('locked.txt'), read_pins('locked-dev.txt')
+    assert commands.items() <= tests.items()
+    assert read_pins('constraints.txt').keys() <= tests.keys()
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def clone(tmp_path):
     readme_story.copy_code(target)
     (target / '.ci').mkdir()
     shutil.copy(readme_story.ROOT / '.ci' / 'run', target / '.ci')
-    for name in ('requirements.txt', 'requirements-dev.txt', 'constraints.txt'):
+    for name in ('locked.txt', 'locked-dev.txt'):
         shutil.copy(readme_story.ROOT / name, target)
     return target
 
@@ -310,11 +310,21 @@ def test_second_run_installs_nothing(clone, python, script):
 def test_changed_requirements_are_installed(clone, python):
     run(clone / 'test.sh', python=python)
     read_calls(python)
-    with open(clone / 'constraints.txt', 'a') as file:
+    with open(clone / 'locked-dev.txt', 'a') as file:
         file.write('more==1\n')
     run(clone / 'test.sh', python=python)
     calls = [call for _, call in read_calls(python)]
     assert [call[1] for call in calls[1:3]] == ['pip', 'ruff']  # No new .venv.
+
+
+@pytest.mark.parametrize(
+    'script, locked', [('demo.sh', 'locked.txt'), ('test.sh', 'locked-dev.txt')]
+)
+def test_only_files_of_the_listed_sums_are_installed(clone, python, script, locked):
+    run(clone / script, python=python)
+    (call,) = (call for _, call in read_calls(python) if call[1] == 'pip')
+    assert '--require-hashes' in call
+    assert call[-2:] == ['-r', f'{clone}/{locked}']
 
 
 def test_failed_installation_is_tried_again(clone, python):
