@@ -45,7 +45,7 @@ from visuals import score_curves
 SECONDS = 10  # Of processor that a reader may take: a thousand times what it needs.
 PATIENCE = 60  # Seconds that it may wait, such as for a FIFO, on a busy machine.
 MEMORY = 2**30  # That it may take; the files have kilobytes.
-DRAWN = 25  # Of so many evaluations that are read, one is drawn to the end.
+DRAWN = 25  # Of so many evaluations and curves that are read, one is drawn.
 
 POINTS = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
 FIDS = [f'{pid}_{i}.png' for pid in range(4) for i in range(3)]
@@ -351,9 +351,9 @@ def make_events(directory):
 
 
 def read_events(directory, number):
-    figure = plot.plot_runs({'run': plot.read_events(str(directory))})
+    run = plot.read_events(str(directory))
     if number % DRAWN == 0:
-        figure.savefig(io.BytesIO(), format='png')
+        plot.plot_runs({'run': run}).savefig(io.BytesIO(), format='png')
 
 
 JSON_WAYS = (spoilers.change_json,) * 8 + (spoilers.repeat_key,)
