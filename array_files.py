@@ -7,12 +7,14 @@ of some bytes can claim more numbers than any disk holds. Nothing is ever unpick
 from __future__ import annotations
 
 import contextlib
+import csv
 import lzma
 import math
 import mmap
 import os
 import struct
 import tokenize
+import types
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,6 +25,10 @@ import numpy as np
 import common
 
 h5py = common.lazy_import('h5py')
+
+# Tables of embeddings, and the columns that they begin with.
+TABLES = ('.csv', '.parquet')
+TABLE_NAMES = ('fid', 'pid')
 
 # The most that deflate, the best of the usual filters, makes of a byte. What is said to
 # come of less was never stored.
@@ -37,7 +43,7 @@ DAMAGES = (
     *(OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(RuntimeError, NotImplementedError, OverflowError, MemoryError, SyntaxError),
     *(tokenize.TokenError, RecursionError, zipfile.BadZipFile, zlib.error),
-    lzma.LZMAError,
+    *(lzma.LZMAError, csv.Error),
 )
 
 
@@ -162,6 +168,92 @@ def refuse_huge(array: Any, what: str) -> None:
     """
     size = math.prod(array.shape) * array.dtype.itemsize
     common.refuse_impossible(size, what, 'choose a machine with more, or fewer images')
+
+
+def read_table(filename: str) -> tuple[np.ndarray, list[str]]:
+    """Return (embs, fids) of a table that embed.py wrote, .csv or .parquet.
+
+    Returns:
+        float32 [N, D], NaN where an image was skipped, and [N] of str.
+
+    Raises:
+        OSError: the file cannot be opened.
+        InputError: it is damaged, or another table.
+    """
+    read = read_csv if filename.endswith('.csv') else read_parquet
+    with reading(filename, 'a complete table of embeddings, as embed.py writes it'):
+        return read(filename)
+
+
+def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
+    """Return (embs, fids) of a .csv file; see read_table."""
+    with open(filename, encoding='utf-8', errors='surrogateescape', newline='') as file:
+        rows = csv.reader(file, strict=True)
+        heading = next(rows, [])
+        names = [name for name in heading if name in TABLE_NAMES]
+        numbers = [f'emb_{i}' for i in range(1, len(heading) - len(names) + 1)]
+        if not numbers or names[:1] != ['fid'] or heading != [*names, *numbers]:
+            raise common.InputError(
+                f'{filename} is no table of embeddings; expected the heading '
+                'fid,pid,emb_1,emb_2,..., with pid or without it'
+            )
+        texts = dict.fromkeys(range(len(names)), str)
+        fids, embs = [], []
+        for row in rows:
+            if len(row) != len(heading):
+                raise common.InputError(
+                    f'{filename}, line {rows.line_num} has {len(row)} fields, '
+                    f'{len(heading)} were expected; write it or copy it again'
+                )
+            fids.append(row[0])
+            embs.append(np.array(row[len(names) :], np.float32))
+    return np.array(embs, np.float32).reshape(-1, len(numbers)), fids
+
+
+def read_parquet(filename: str) -> tuple[np.ndarray, list[str]]:
+    """Return (embs, fids) of a .parquet file; see read_table."""
+    pyarrow = import_pyarrow()
+    with pyarrow.parquet.ParquetFile(filename) as file:
+        kind = {field.name: field.type for field in file.schema_arrow}.get('emb')
+        is_list = kind is not None and pyarrow.types.is_fixed_size_list(kind)
+        if not is_list or not pyarrow.types.is_floating(kind.value_type):
+            raise common.InputError(
+                f'{filename} is no table of embeddings; expected columns fid and emb, '
+                f'lists of D numbers, found {", ".join(file.schema_arrow.names)}'
+            )
+        size = 4 * file.metadata.num_rows * kind.list_size
+        common.refuse_impossible(size, filename, 'choose a machine with more')
+        table = file.read(columns=['fid', 'emb'])
+    chunks = [
+        # A null has numbers of its own, whatever they are.
+        np.where(
+            chunk.is_valid().to_numpy(zero_copy_only=False)[:, None],
+            chunk.values[chunk.offset * kind.list_size :][: len(chunk) * kind.list_size]
+            .to_numpy(zero_copy_only=False)
+            .reshape(-1, kind.list_size),
+            np.float32(np.nan),
+        )
+        for chunk in table['emb'].chunks
+    ]
+    empty = np.empty((0, kind.list_size), np.float32)
+    embs = np.concatenate([empty, *chunks]).astype(np.float32, copy=False)
+    return embs, table['fid'].to_pylist()
+
+
+def import_pyarrow() -> types.ModuleType:
+    """Return pyarrow with its module for Parquet.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise common.InputError(
+            'Parquet files need pyarrow; install it: pip install -r '
+            'requirements-parquet.txt'
+        ) from error
+    return pyarrow
 
 
 def load_numpy(filename: str) -> dict[str, np.ndarray]:

@@ -7,9 +7,12 @@ goes on with exactly the images it would have seen.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
+import contextlib
 import functools
+import os
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -262,8 +265,12 @@ def augment(image: tf.Tensor, augmentation: Augmentation, seed: tf.Tensor) -> tf
 
 
 def image_batches(
-    paths: Sequence[str], size: tuple[int, int], batch_size: int, loading_threads: int
-) -> Iterator[tuple[range, tf.Tensor]]:
+    paths: Sequence[str],
+    size: tuple[int, int],
+    batch_size: int,
+    loading_threads: int,
+    skip: Callable[[int, str], None] | None = None,
+) -> Iterator[tuple[Sequence[int], tf.Tensor]]:
     """Yield the images of a data set, in order.
 
     Args:
@@ -271,19 +278,25 @@ def image_batches(
         size: (height, width), pixels.
         batch_size: images per batch, B; the last may have fewer.
         loading_threads: images read at the same time.
+        skip: function of the position and the reason of an image that cannot be read;
+            its batch has one image less, and the others stay where they are. None:
+            such an image is an error.
 
     Yields:
-        (rows, images): range of positions in `paths`, and float32
-        [B, height, width, 3] in 0..255.
+        (rows, images): positions in `paths`, and float32 [B, height, width, 3] in
+        0..255.
 
     Raises:
         InputError: one of the images cannot be read; it is named.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths))
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
     dataset = dataset.map(
         images.unconverted(lambda path: images.read_image(path, *size)),
         num_parallel_calls=loading_threads,
     )
+    if skip is not None:
+        yield from readable_batches(paths, iter(dataset), batch_size, skip)
+        return
     iterator = iter(dataset.batch(batch_size).prefetch(2))
     for first in range(0, len(paths), batch_size):
         rows = range(first, min(first + batch_size, len(paths)))
@@ -295,12 +308,141 @@ def image_batches(
         yield rows, batch
 
 
-def refuse_unreadable(paths: Sequence[str], error: Exception) -> None:
+def readable_batches(
+    paths: Sequence[str],
+    iterator: Iterator[tf.Tensor],
+    batch_size: int,
+    skip: Callable[[int, str], None],
+) -> Iterator[tuple[list[int], tf.Tensor]]:
+    """Yield the batches of image_batches without what cannot be read.
+
+    Args:
+        paths, batch_size, skip: see image_batches.
+        iterator: of the images, one by one; after an error it goes on with the next.
+    """
+    for first in range(0, len(paths), batch_size):
+        rows, batch = [], []
+        for row in range(first, min(first + batch_size, len(paths))):
+            try:
+                batch.append(next(iterator))
+            except tf.errors.OpError:
+                culprit = images.find_unreadable([paths[row]])
+                if culprit is None:  # The fault is not the image's.
+                    raise
+                skip(row, culprit[1])
+            else:
+                rows.append(row)
+        if rows:
+            yield rows, tf.stack(batch)
+
+
+def mixed_batches(
+    items: Iterable[Any], size: tuple[int, int], batch_size: int, loading_threads: int
+) -> Iterator[tuple[range, tf.Tensor]]:
+    """Yield images of any kind as image_batches does; few are held at a time.
+
+    Args:
+        items: iterable of images, each a path, the bytes of an image file, or a uint8
+            array [H, W, 3], RGB.
+        size, batch_size, loading_threads: see image_batches.
+
+    Raises:
+        InputError: one of them is something else, or cannot be read; it is named.
+    """
+    content = tf.TensorSpec((), tf.string)
+
+    @tf.function(input_signature=[content], autograph=False)
+    def decode(content: tf.Tensor) -> tf.Tensor:
+        return images.resize(images.decode_content(content), *size)
+
+    def prepare(numbered: tuple[int, Any]) -> tf.Tensor:
+        number, item = numbered
+        if isinstance(item, (bytes, bytearray, memoryview)):
+            try:
+                return decode(bytes(item))
+            except tf.errors.OpError as error:
+                raise common.InputError(
+                    f'image {number} is not readable ({len(item)} bytes, '
+                    f'{common.tensorflow_reason(error)}); expected the content of an '
+                    'image file'
+                ) from error
+        if isinstance(item, (str, os.PathLike)):
+            path = os.fspath(item)
+            if not os.path.isfile(path):  # Reading a pipe might never end.
+                refuse_unreadable([path])
+            try:
+                return images.read_image(path, *size)
+            except tf.errors.OpError as error:
+                refuse_unreadable([path], error)
+                raise
+        return images.resize(check_pixels(item, number), *size)
+
+    ahead = read_ahead(prepare, enumerate(items), loading_threads, 2 * batch_size)
+    with contextlib.closing(ahead) as futures:
+        first, batch = 0, []
+        for future in futures:
+            batch.append(future.result())
+            if len(batch) == batch_size:
+                yield range(first, first + batch_size), tf.stack(batch)
+                first, batch = first + batch_size, []
+        if batch:
+            yield range(first, first + len(batch)), tf.stack(batch)
+
+
+def check_pixels(item: Any, number: int) -> np.ndarray:
+    """Return an image given as an array, uint8 [H, W, 3], or raise InputError.
+
+    Args:
+        item: what should be one.
+        number: its position, for the message.
+    """
+    array = np.asarray(item)
+    is_image = array.ndim == 3 and array.shape[2] == 3 and array.size > 0
+    if array.dtype != np.uint8 or not is_image:
+        found = type(item).__name__
+        if array.dtype != object:
+            found += f' of shape {list(array.shape)} and type {array.dtype}'
+        raise common.InputError(
+            f'image {number} is a {found}; expected a path, the bytes of an image '
+            'file, or uint8 [H, W, 3] in RGB'
+        )
+    return array
+
+
+def read_ahead(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    num_threads: int,
+    num_ahead: int,
+) -> Generator[concurrent.futures.Future]:
+    """Yield the Future of function(item) for every item, in order.
+
+    Args:
+        function: is called in threads.
+        items: any number of them.
+        num_threads: calls at the same time.
+        num_ahead: calls before their results are asked for, at most.
+    """
+    upcoming: collections.deque[concurrent.futures.Future] = collections.deque()
+    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+        try:
+            for item in items:
+                upcoming.append(pool.submit(function, item))
+                if len(upcoming) > num_ahead:
+                    yield upcoming.popleft()
+            while upcoming:
+                yield upcoming.popleft()
+        finally:
+            for future in upcoming:
+                future.cancel()
+
+
+def refuse_unreadable(paths: Sequence[str], error: Exception | None = None) -> None:
     """Raise an InputError that names the first unreadable file, if there is one.
 
     Args:
         paths: list of str, image files.
-        error: what TensorFlow raised when it read them.
+        error: what TensorFlow raised when it read them, if it did.
     """
     culprit = images.find_unreadable(paths)
     if culprit is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import math
 import os
 import pathlib
@@ -68,6 +69,9 @@ DAMAGES = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
 # Where a run keeps what it remembers of its past, beside weights and moments.
 MEMORY_SCOPE = 'memory/'
+
+# What a checkpoint has of args.json, JSON in one text: that file may get lost.
+ARGS_NAME = MEMORY_SCOPE + 'args.json'
 
 
 class Report(typing.NamedTuple):
@@ -285,6 +289,24 @@ def is_whole(prefix: str) -> bool:
     except common.InputError:
         return False
     return True
+
+
+def read_args(prefix: str) -> dict[str, Any] | None:
+    """Return the flags of the run that wrote a checkpoint, or None if it has none.
+
+    Raises:
+        FileNotFoundError, ValueError: see WeightsFile.
+    """
+    weights = WeightsFile(prefix)
+    if ARGS_NAME not in weights.shapes:
+        return None
+    try:
+        stored = json.loads(np.asarray(weights.read(ARGS_NAME)).item())
+    except (ValueError, TypeError) as error:
+        raise DamagedError(f'{prefix} is damaged: {ARGS_NAME} is no JSON') from error
+    if not isinstance(stored, dict):
+        raise DamagedError(f'{prefix} is damaged: {ARGS_NAME} is no object')
+    return stored
 
 
 @contextlib.contextmanager
@@ -568,12 +590,16 @@ class TrainingState:
         self.variables = variables_by_name(model) | name_optimizer_variables(
             optimizer, model.trainable_variables
         )
+        self.args = tf.Variable('{}')
         # Keys are names of variables, never of Python attributes: a refactoring must
         # not orphan anybody's checkpoint.
-        self.checkpoint = tf.train.Checkpoint(**self.variables, **self.memory)
+        self.checkpoint = tf.train.Checkpoint(
+            **self.variables, **self.memory, **{ARGS_NAME: self.args}
+        )
         slots = [name for name in self.variables if is_slot(name, self.variables)]
         self.without_slots = tf.train.Checkpoint(
-            **{k: v for k, v in self.variables.items() if k not in slots}
+            **{k: v for k, v in self.variables.items() if k not in slots},
+            **{ARGS_NAME: self.args},
         )
 
     @property
@@ -588,6 +614,10 @@ class TrainingState:
             math.prod(variable.shape) * np.dtype(variable.dtype).itemsize
             for variable in self.variables.values()
         )
+
+    def keep_args(self, values: dict[str, Any]) -> None:
+        """Let all checkpoints from now on hold what args.json has."""
+        self.args.assign(json.dumps(values, sort_keys=True))
 
     def save(self, step: int) -> None:
         """Write `checkpoint-STEP`; the index names it once it is complete.

@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import shlex
+import sys
 import typing
 from collections.abc import Callable, Iterable, Sequence
 
@@ -339,6 +340,20 @@ def check_fields(
             raise common.InputError(
                 f'{csv_file}: line {line} has an empty field; expected {wanted}'
             )
+
+
+def read_names(filename: str | None) -> list[str]:
+    """Return the image names in a text file, list of str, without blank lines.
+
+    Names that are not UTF-8 survive: os.fsencode gives their bytes back.
+
+    Args:
+        filename: of a file with a name a line; None: standard input.
+    """
+    source = sys.stdin.fileno() if filename is None else filename
+    with open(source, 'rb', closefd=filename is not None) as file:
+        lines = [line.rstrip(b'\r\n') for line in file]
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def to_object_array(texts: list) -> np.ndarray:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Embed the images of a CSV data set with a trained network.
+"""Embed images with a trained network: a CSV data set, a folder, a list, or one image.
 
     python embed.py --experiment_root ~/exp/market \\
         --dataset data/market1501_query.csv
@@ -13,7 +13,6 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 
 import json
 import os
-import pathlib
 import typing
 
 import aggregators
@@ -22,7 +21,7 @@ import datasets
 import embedder
 import embedding_files
 import images
-from embedding import shards
+from embedding import blocks, outputs, shards, sources
 from precision import PRECISION_CHOICES
 
 # Imported at first use, so that --help and a mistyped flag answer at once.
@@ -51,14 +50,17 @@ def add_input_flags(parser):
         '--dataset',
         required=True,
         type=common.path,
-        help='CSV of the images, a line `PID,FID` each; see make_csv.py.',
+        help='The images: a CSV with a line `PID,FID` each, see make_csv.py; a folder, '
+        'with all below it; a .txt file of image names, one a line, or - for such '
+        'names on standard input; or one image.',
     )
 
     data = parser.add_argument_group('data and model')
     data.add_argument(
         '--image_root',
         type=common.path,
-        help="Directory that the FIDs are relative to. Default: the training run's.",
+        help='Directory that the FIDs are relative to. Default: of a CSV, the training '
+        "run's; of a folder, the folder; else the current directory.",
     )
     data.add_argument(
         '--checkpoint',
@@ -73,6 +75,15 @@ def add_input_flags(parser):
         default=256,
         type=common.positive_int,
         help='Images per pass through the net; fewer need less memory.',
+    )
+    data.add_argument(
+        '--on_bad_image',
+        choices=('stop', 'skip'),
+        default='stop',
+        help='What an image that cannot be read does: it ends the command, or it is '
+        'named and skipped. A skipped row keeps its place: its embedding is NaN, and '
+        '`skipped` and `skipped_reason` in the file name it; the other commands leave '
+        'it out.',
     )
     data.add_argument(
         '--precision',
@@ -112,9 +123,17 @@ def add_output_flags(parser):
     output.add_argument(
         '--filename',
         type=common.path,
-        help='The HDF5 file to write; relative to the experiment root, not to the '
-        'current directory. Default: the name of the dataset with _embeddings.h5. An '
-        'existing file is replaced once the new one is complete.',
+        help='The file to write; relative to the experiment root, not to the current '
+        'directory. Its end says in which format: .npy (with the FIDs in a .txt beside '
+        'it), .npz, .csv, .parquet, or else HDF5. Default: the name of the dataset '
+        'with _embeddings.h5. An existing file is replaced once the new one is '
+        'complete.',
+    )
+    output.add_argument(
+        '--resume',
+        action='store_true',
+        help='Go on where the same command was interrupted; the file is byte for byte '
+        'that of one run. What is done is kept every half a minute.',
     )
     output.add_argument(
         '--shard',
@@ -154,7 +173,14 @@ def parse_args(argv):
             '--merge joins what --shard has computed; give one of the two, the parts '
             'first'
         )
-    name = args.filename or pathlib.Path(args.dataset).stem + '_embeddings.h5'
+    if args.merge and args.resume:
+        parser.error('--merge has nothing to resume: leave --resume out')
+    name = args.filename or sources.default_name(args.dataset) + '_embeddings.h5'
+    if args.on_bad_image == 'skip' and name.lower().endswith('.npy'):
+        parser.error(
+            '--on_bad_image skip needs a file that can say which rows are missing, and '
+            '.npy cannot; choose .h5, .npz, .csv or .parquet'
+        )
     # An absolute name stays what it is.
     args.filename = os.path.join(args.experiment_root, name)
     return args, variants
@@ -239,75 +265,176 @@ class Output(typing.NamedTuple):
     flags: dict
 
 
-def merge(output, dataset):
+def merge(output, source):
     """Join the parts that --shard wrote to the file that one call writes.
 
     Args:
         output: the Output of that call.
-        dataset: the whole datasets.Dataset.
+        source: the whole sources.Source.
 
     Raises:
         FileNotFoundError, InputError: see shards.find and shards.check.
     """
     has_variants = output.aggregator is not None
-    shape = (len(dataset.fids), output.embedding_dim)
+    shape = (len(source.fids), output.embedding_dim)
     if has_variants:
         shape = (len(output.variants), *shape)
     parts = shards.find(output.filename)
-    attributes = shards.check(parts, output.flags, dataset.fids, shape)
+    attributes, skipped = shards.check(parts, output.flags, source.fids, shape)
     embs = shards.read(parts, output.flags['batch_size'], has_variants)
     # In the order of embedding_files.describe, for the same bytes.
     attributes = {'args': embedding_files.dump_args(output.flags)} | attributes
-    write(output, output.filename, embs, dataset, attributes)
+    write(output, output.filename, embs, source, attributes, skipped)
 
 
-def write(output, filename, embs, dataset, attributes):
-    """Write embeddings to a file; see embedding_files.write."""
-    embedding_files.write(
+def write(output, filename, embs, source, attributes, skipped):
+    """Write embeddings to a file; see outputs.write."""
+    outputs.write(
         filename,
         embs,
-        dataset.fids,
+        source.fids,
         output.variants,
         output.embedding_dim,
         output.aggregator,
         attributes,
-        pids=dataset.pids,
+        source.pids,
+        skipped,
     )
+
+
+def check_source(name, source, first_row, allows_outside, on_bad_image):
+    """Raise InputError if images are outside the image root, or missing.
+
+    Args:
+        name: of --dataset.
+        source: sources.Source.
+        first_row: of the source in the data set.
+        allows_outside: whether they may be outside.
+        on_bad_image: of the flags; if they are skipped, missing ones are, too.
+    """
+    if source.image_root:  # Without one, there is nothing to leave.
+        datasets.check_inside(name, source.fids, source.image_root, allows_outside)
+    if on_bad_image == 'stop':
+        datasets.check_images_exist(
+            name, source.fids, source.image_root, first_row=first_row
+        )
+
+
+class Skipped(dict):
+    """{row: reason} of images that cannot be read, each of which is reported.
+
+    Args:
+        fids: sequence [N] of str.
+        logger: gets a warning for each.
+    """
+
+    def __init__(self, fids, logger):
+        super().__init__()
+        self.fids = fids
+        self.logger = logger
+
+    def add(self, row, reason):
+        """Skip a row."""
+        self[row] = reason
+        self.logger.warning(f'{self.fids[row]} is skipped: {reason}')
+
+    def refuse_all(self):
+        """Raise InputError if no image could be read."""
+        if len(self) == len(self.fids):
+            row = min(self)
+            raise common.InputError(
+                f'none of the {len(self)} images can be read (first: '
+                f'{self.fids[row]}: {self[row]}); check --image_root'
+            )
+
+    def conclude(self):
+        """Say how many were skipped, if any."""
+        if self:
+            self.logger.warning(
+                f'{len(self)} of {len(self.fids)} images skipped (first: '
+                f'{self.fids[min(self)]}); their rows are NaN'
+            )
+
+
+def open_blocks(filename, flags, source, describe, is_resumed, logger):
+    """Return the blocks.Blocks of a file: what is done of it, and where more is kept.
+
+    Args:
+        filename: of the embeddings.
+        flags: dict of the command's flags.
+        source: sources.Source.
+        describe: function that returns {what: value} of network and software.
+        is_resumed: whether an interrupted run is to be continued.
+        logger: is told how much is done.
+
+    Raises:
+        InputError: see blocks.Blocks.find.
+    """
+    kept = blocks.Blocks(
+        filename,
+        flags,
+        lambda: {**describe(), 'data set': sources.checksum(source)},
+        len(source.fids),
+    )
+    kept.find(is_resumed)
+    if kept.done:
+        logger.info(f'going on after {kept.done} of {len(source.fids)} images')
+    return kept
+
+
+def embed(ours, view, source, kept, skipped, batch_size, loading_threads, quiet):
+    """Yield (rows, float32 [A, B, D]) of a source, after what is there already.
+
+    Args:
+        ours: embedder.Embedder.
+        view: embedder.View.
+        source: sources.Source.
+        kept: blocks.Blocks.
+        skipped: Skipped, or None: images that cannot be read are errors.
+        batch_size, loading_threads, quiet: see embedder.Embedder.embed_files.
+    """
+    yield from kept.replay()
+    first = kept.done
+    paths = datasets.join_paths(source.image_root, source.fids[first:])
+    skip = None if skipped is None else lambda row, why: skipped.add(first + row, why)
+    embedded = ours.embed_files(paths, view, batch_size, loading_threads, quiet, skip)
+    shifted = (([first + row for row in rows], embs) for rows, embs in embedded)
+    yield from kept.keep(shifted, {} if skipped is None else skipped)
+    if skipped is not None:
+        skipped.refuse_all()
 
 
 def main(argv=None):
     args, variants = parse_args(argv)
     trained = embedder.read_trained_net(args.experiment_root)
+    image_root = args.image_root
     # Joining parts needs no image.
-    image_root = None
-    if not args.merge:
+    if sources.is_data_set(args.dataset) and not args.merge:
         image_root = choose_image_root(args.image_root, args.experiment_root)
-    dataset = datasets.read(args.dataset, args.csv_header, image_root)
+    source = sources.read(args.dataset, args.csv_header, image_root)
     image_size = trained.image_size(args.crop_augment)
     output = Output(
         args.filename,
         variants,
         trained.embedding_dim,
         aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
-        vars(args) | {'merge': False},
+        vars(args) | {'merge': False, 'resume': False},
     )
     logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
         common.check_file_name(args.filename)
-        merge(output, dataset)
-        logger.info(f'{args.filename}: {len(dataset.fids)} embeddings; the parts stay')
+        merge(output, source)
+        logger.info(f'{args.filename}: {len(source.fids)} embeddings; the parts stay')
         return
 
-    filename, rows = args.filename, range(len(dataset.fids))
+    filename, rows = args.filename, range(len(source.fids))
     if args.shard is not None:
-        rows = shards.rows_of(args.shard, len(dataset.fids), args.batch_size)
-        dataset = dataset.select(slice(rows.start, rows.stop))
+        rows = shards.rows_of(args.shard, len(source.fids), args.batch_size)
+        source = source.select(slice(rows.start, rows.stop))
         filename = shards.name_of(filename, args.shard)
-    datasets.check_inside(
-        args.dataset, dataset.fids, image_root, args.allow_outside_image_root
-    )
-    datasets.check_images_exist(
-        args.dataset, dataset.fids, image_root, first_row=rows.start
+    check_source(
+        *(args.dataset, source, rows.start),
+        *(args.allow_outside_image_root, args.on_bad_image),
     )
     common.check_file_name(filename)
     stored = common.read_args(args.experiment_root)
@@ -317,18 +444,37 @@ def main(argv=None):
     common.start_tensorflow()
     prefix = checkpoints.find(args.experiment_root, args.checkpoint)
     precision = args.precision or trained.precision
-    ours, report = embedder.Embedder.restore(
-        trained, prefix, precision, image_size, variants
-    )
+    ours, report = embedder.Embedder.restore(trained, prefix, precision)
     logger.info(f'{prefix}: {report}')
     attributes = embedding_files.describe(output.flags, prefix)
+    weights = checkpoints.variables_by_name(ours.network)
     if args.shard is not None:
-        weights = checkpoints.variables_by_name(ours.network)
         attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
-    paths = datasets.join_paths(image_root, dataset.fids)
-    embs = ours.embed_files(paths, args.batch_size, args.loading_threads, args.quiet)
-    write(output, filename, embs, dataset, attributes)
-    logger.info(f'{filename}: {len(dataset.fids)} embeddings')
+    kept = open_blocks(
+        filename,
+        output.flags,
+        source,
+        lambda: {
+            'network': [*trained, precision, shards.fingerprint(weights)],
+            'software': attributes['versions'],
+        },
+        args.resume,
+        logger,
+    )
+    skipped = None
+    if args.on_bad_image == 'skip':
+        skipped = Skipped(source.fids, logger)
+        skipped.update(kept.skipped)
+    view = embedder.View(image_size, variants, output.aggregator)
+    embs = embed(
+        *(ours, view, source, kept, skipped),
+        *(args.batch_size, args.loading_threads, args.quiet),
+    )
+    write(output, filename, embs, source, attributes, skipped)
+    kept.remove()
+    if skipped is not None:
+        skipped.conclude()
+    logger.info(f'{filename}: {len(source.fids)} embeddings')
 
 
 if __name__ == '__main__':

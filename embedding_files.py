@@ -1,7 +1,8 @@
-"""Embeddings in HDF5 files: write them, read them, check them.
+"""Embeddings in files: write HDF5, read it and other formats, check them.
 
 For reading, any HDF5 file with a data set `emb` or `embs` [N, D] will do, whatever
-wrote it, and so will a NumPy file (.npy or .npz), of any real type.
+wrote it, and so will a NumPy file (.npy or .npz), of any real type, and the tables that
+embed.py writes (.csv, .parquet).
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import importlib.metadata
+import itertools
 import json
 import math
 import os
 import typing
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,12 +61,29 @@ class EmbeddedDataset(typing.NamedTuple):
         cids: object array [N] of str, cameras, or None.
         embs: [N, D], finite numbers of the type in the file; an array, or what can be
             sliced like one.
+        num_skipped: rows of the CSV that are not among these N, because their images
+            could not be read.
     """
 
     pids: np.ndarray
     fids: np.ndarray
     cids: np.ndarray | None
     embs: np.ndarray
+    num_skipped: int = 0
+
+
+class Opened(typing.NamedTuple):
+    """A file of embeddings, open.
+
+    Attributes:
+        embs: what slices like an array [N, D], of the type stored.
+        fids: [N] of str, or None where the file has none.
+        skipped: int64 [S], rows whose images could not be read; they are NaN.
+    """
+
+    embs: Any
+    fids: Names | None
+    skipped: np.ndarray = np.empty(0, np.int64)
 
 
 def load_pair(
@@ -114,7 +133,7 @@ def load(
         streams: leave the embeddings in their file.
     """
     pids, fids, cids = datasets.read(csv_file, has_header)
-    embs, embedded_fids = open_embeddings(embeddings_file)
+    embs, embedded_fids, skipped = open_embeddings(embeddings_file)
     if len(embs) != len(fids):
         hint = 'embed this very CSV'
         # The first line may be a heading that no known word gives away.
@@ -132,23 +151,80 @@ def load(
     with array_files.reading(embeddings_file, HDF5):
         if not streams:
             array_files.refuse_huge(embs, f'{embeddings_file} {list(embs.shape)}')
-        check_numbers(embs, fids, embeddings_file)
-        return EmbeddedDataset(pids, fids, cids, embs if streams else np.asarray(embs))
+        check_numbers(embs, fids, embeddings_file, skipped)
+        loaded = EmbeddedDataset(
+            pids, fids, cids, embs if streams else np.asarray(embs), len(skipped)
+        )
+    return leave_out(loaded, skipped) if len(skipped) else loaded
+
+
+def leave_out(dataset: EmbeddedDataset, skipped: np.ndarray) -> EmbeddedDataset:
+    """Return an EmbeddedDataset without some rows, int64 [S]."""
+    kept = np.delete(np.arange(len(dataset.fids)), skipped)
+    cids = None if dataset.cids is None else dataset.cids[kept]
+    embs = Kept(dataset.embs, kept)
+    return EmbeddedDataset(
+        dataset.pids[kept],
+        dataset.fids[kept],
+        cids,
+        embs[:] if isinstance(dataset.embs, np.ndarray) else embs,
+        len(skipped),
+    )
+
+
+def describe_skipped(csv_file: str, dataset: EmbeddedDataset) -> list[str]:
+    """Return what to say of rows that are left out, a text or none, list of str.
+
+    Args:
+        csv_file: of the data set.
+        dataset: of `load`.
+    """
+    skipped = dataset.num_skipped
+    if not skipped:
+        return []
+    total = len(dataset.fids) + skipped
+    return [
+        f'{skipped} of {total} images of {csv_file} were skipped when they were '
+        'embedded, and are left out'
+    ]
+
+
+class Kept:
+    """Some rows of embeddings that are left in their file; slices like an array.
+
+    Args:
+        embs: [N, D], what slices like an array.
+        rows: int64 [K], ascending.
+    """
+
+    ndim = 2
+
+    def __init__(self, embs: Any, rows: np.ndarray) -> None:
+        self.embs = embs
+        self.rows = rows
+        self.shape = len(rows), embs.shape[1]
+        self.dtype = embs.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: slice) -> np.ndarray:
+        rows = self.rows[place]
+        if not len(rows):
+            return self.embs[:0]
+        return self.embs[rows[0] : rows[-1] + 1][rows - rows[0]]
 
 
 # --- files of embeddings ---------------------------------------------------------
 
 
-def open_embeddings(filename: str) -> tuple[Any, Names | None]:
+def open_embeddings(filename: str) -> Opened:
     """Open embeddings and read, where the file has them, the fids of its rows.
 
     Args:
         filename: path of a file with `emb` or `embs` [N, D] and perhaps `fid` [N]: .npy
-            (one array), .npz (these names, or one array), or else HDF5.
-
-    Returns:
-        (embs, fids): what slices like an array [N, D], of the type stored, and reads
-        from the file; [N] of str, or None.
+            (one array; beside it perhaps a .txt of fids), .npz (these names, or one
+            array), .csv or .parquet of embed.py, or else HDF5.
 
     Raises:
         OSError: the file is missing or may not be read.
@@ -158,10 +234,18 @@ def open_embeddings(filename: str) -> tuple[Any, Names | None]:
         pass  # Python names what is wrong with a path better than HDF5 does.
     if filename.endswith(('.npy', '.npz')):
         return open_numpy(filename)
+    if filename.endswith(array_files.TABLES):
+        return open_table(filename)
     return open_hdf5(filename)
 
 
-def open_numpy(filename: str) -> tuple[Any, Names | None]:
+def open_table(filename: str) -> Opened:
+    """Open the embeddings of a .csv or .parquet file; see open_embeddings."""
+    embs, fids = array_files.read_table(filename)
+    return Opened(embs, fids, np.flatnonzero(np.isnan(embs).all(axis=1)))
+
+
+def open_numpy(filename: str) -> Opened:
     """Open the embeddings of a .npy or .npz file; see open_embeddings."""
     arrays = array_files.load_numpy(filename)
     names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
@@ -172,13 +256,86 @@ def open_numpy(filename: str) -> tuple[Any, Names | None]:
             f'found {found or "nothing"}'
         )
     embs, fids = arrays[names[0]], arrays.get('fid')
+    skipped = check_skipped(arrays.get('skipped'), len(embs), filename)
     if fids is None:
-        return embs, None
+        return Opened(embs, read_names_beside(filename, len(embs)), skipped)
     check_names(fids, fids.dtype.kind in 'SU', len(embs), filename)
-    return embs, [decode(fid) for fid in fids.tolist()]
+    return Opened(embs, [decode(fid) for fid in fids.tolist()], skipped)
 
 
-def open_hdf5(filename: str) -> tuple[Any, Names | None]:
+def names_beside(filename: str) -> str:
+    """Return the name of the text file with the FIDs of a .npy file, one a line."""
+    return f'{os.path.splitext(filename)[0]}.txt'
+
+
+def read_names_beside(filename: str, num_rows: int) -> list[str] | None:
+    """Return the FIDs of a .npy file, list [N] of str; None: they are not there.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    beside = names_beside(filename)
+    if not filename.endswith('.npy') or not os.path.isfile(beside):
+        return None
+    with open(beside, 'rb') as file:
+        fids = [decode(line.rstrip(b'\r\n')) for line in file]
+    if len(fids) != num_rows:
+        raise common.InputError(
+            f'{beside} has {len(fids)} lines but {filename} has {num_rows} '
+            'embeddings; expected the file name of each, or no such file'
+        )
+    return fids
+
+
+def read_skipped(file: Any, num_rows: int, filename: str) -> dict[int, str]:
+    """Return {row: reason} of the images that an open HDF5 file has no embeddings of.
+
+    Args:
+        file: h5py.File of `write`.
+        num_rows: N.
+        filename: for messages.
+
+    Raises:
+        InputError: what it has is something else.
+    """
+    rows = check_skipped(array_files.find_hdf5(file, 'skipped'), num_rows, filename)
+    if not len(rows):
+        return {}
+    reasons = read_fids(
+        array_files.find_hdf5(file, 'skipped_reason'), len(rows), filename
+    )
+    return dict(zip(rows.tolist(), reasons, strict=True))
+
+
+def check_skipped(skipped: Any, num_rows: int, filename: str) -> np.ndarray:
+    """Return the rows that a file says were skipped, int64 [S].
+
+    Args:
+        skipped: what the file has under that name, or None.
+        num_rows: N.
+        filename: for the message.
+
+    Raises:
+        InputError: it is something else than ascending rows.
+    """
+    if skipped is None:
+        return np.empty(0, np.int64)
+    has_rows = isinstance(skipped, (np.ndarray, h5py.Dataset)) and skipped.shape
+    rows = np.asarray(skipped[:] if has_rows else 0)
+    is_list = rows.ndim == 1 and rows.dtype.kind in 'iu'
+    if (
+        not is_list
+        or (np.diff(rows.astype(np.int64)) <= 0).any()
+        or (len(rows) and not 0 <= rows[0] <= rows[-1] < num_rows)
+    ):
+        raise common.InputError(
+            f'{filename} has skipped of shape {list(rows.shape)} and type '
+            f'{rows.dtype}; expected ascending rows below {num_rows}'
+        )
+    return rows.astype(np.int64)
+
+
+def open_hdf5(filename: str) -> Opened:
     """Open the embeddings of an HDF5 file; see open_embeddings."""
     with array_files.reading(filename, HDF5):
         # The file is closed once nobody holds the data set any more.
@@ -194,7 +351,8 @@ def open_hdf5(filename: str) -> tuple[Any, Names | None]:
         fids = array_files.find_hdf5(file, 'fid')
         if fids is not None:
             fids = read_fids(fids, len(embs), filename)
-        return embs, fids
+        skipped = array_files.find_hdf5(file, 'skipped')
+        return Opened(embs, fids, check_skipped(skipped, len(embs), filename))
 
 
 def read_fids(fids: Any, num_rows: int, filename: str) -> list[str]:
@@ -283,8 +441,16 @@ def check_fids(
         )
 
 
-def check_numbers(embs: Any, fids: Names, embeddings_file: str) -> None:
-    """Raise InputError if embeddings are damaged, or one has a NaN or an infinity."""
+def check_numbers(
+    embs: Any, fids: Names, embeddings_file: str, skipped: np.ndarray
+) -> None:
+    """Raise InputError if embeddings are damaged, or one has a NaN or an infinity.
+
+    Args:
+        embs, skipped: of Opened.
+        fids: [N] of str.
+        embeddings_file: for the message.
+    """
     bad_rows = []
     stored, checksum = read_checksum(embs), 0
     rows_at_once = max(1, NUMBERS_CHECKED // embs.shape[1])
@@ -296,6 +462,7 @@ def check_numbers(embs: Any, fids: Names, embeddings_file: str) -> None:
         bad_rows += (start + np.flatnonzero(~is_finite)).tolist()
     if stored is not None:
         check_checksum(stored, checksum, embeddings_file)
+    bad_rows = np.setdiff1d(bad_rows, skipped).tolist()
     if bad_rows:
         row = bad_rows[0]
         raise common.InputError(
@@ -343,19 +510,24 @@ def write(
     aggregator: Callable | None,
     attributes: dict[str, str],
     pids: Names | None = None,
+    skipped: dict[int, str] | None = None,
 ) -> None:
     """Write an HDF5 file of embeddings; it gets its name once it is complete.
 
     Args:
         filename: of the HDF5 file.
         embs: iterable of (rows, batch): positions in `fids` [B], ascending, and the
-            embeddings float32 [A, B, D]. Rows that never come are left out.
+            embeddings float32 [A, B, D]. Rows that never come are left out, or NaN,
+            see `skipped`.
         fids: sequence [N] of str.
         variants: names of the variants of an image, A of them.
         embedding_dim: D.
         aggregator: function of aggregators.py, or None if A is 1.
         attributes: {name: str}, stored with the file.
         pids: sequence [N] of str, or None.
+        skipped: {row: reason} of images that could not be read, complete once `embs`
+            is at its end. Such rows keep their place, are NaN, and stand in `skipped`
+            and `skipped_reason`. None: rows are left out.
 
     Raises:
         ValueError: an embedding is not finite.
@@ -380,9 +552,9 @@ def write(
             file.create_dataset(name, shape, np.float32)
         written: list[int] = []  # Positions in fids.
         checksums = dict.fromkeys(shapes, 0)
-        for rows, batch in embs:
-            joined = batch[0] if aggregator is None else aggregator(batch)  # [B, D]
-            refuse_diverged(joined, [fids[row] for row in rows])
+        for rows, batch, joined in join_variants(
+            embs, fids, len(variants), embedding_dim, aggregator, skipped
+        ):
             places = slice(len(written), len(written) + len(rows))
             file['emb'][places] = joined
             checksums['emb'] = update_checksum(checksums['emb'], joined[None])
@@ -399,7 +571,56 @@ def write(
             if column is not None:
                 values = [encode(column[row]) for row in written]
                 file.create_dataset(name, (len(values),), text, data=values)
+        if skipped:
+            reasons = [encode(skipped[row]) for row in sorted(skipped)]
+            file.create_dataset('skipped', data=np.array(sorted(skipped), np.int64))
+            file.create_dataset('skipped_reason', (len(reasons),), text, data=reasons)
         file['embs'] = file['emb']  # A second name of the same data: the documented.
+
+
+def join_variants(
+    embs: Any,
+    fids: Names,
+    num_variants: int,
+    embedding_dim: int,
+    aggregator: Callable | None,
+    skipped: dict[int, str] | None,
+) -> Iterator[tuple[Sequence[int], np.ndarray, np.ndarray]]:
+    """Yield (rows, batch [A, B, D], joined [B, D]) of embeddings; see write.
+
+    Raises:
+        ValueError: an embedding is not finite.
+    """
+    if skipped is not None:
+        embs = fill_gaps(embs, (num_variants, len(fids), embedding_dim))
+    for rows, batch in embs:
+        joined = batch[0] if aggregator is None else aggregator(batch)
+        refuse_diverged(joined, rows, fids, {} if skipped is None else skipped)
+        yield rows, batch, joined
+
+
+def fill_gaps(
+    embs: Any, shape: tuple[int, int, int]
+) -> Iterator[tuple[range, np.ndarray]]:
+    """Yield (rows, batch [A, B, D]) of all rows, with NaN for those that never come.
+
+    Args:
+        embs: see write.
+        shape: (A, N, D).
+    """
+    num_variants, num_rows, embedding_dim = shape
+    done = 0
+    nothing = np.empty((num_variants, 0, embedding_dim), np.float32)
+    for rows, batch in itertools.chain(embs, [(range(num_rows, num_rows), nothing)]):
+        end = rows[-1] + 1 if len(rows) else num_rows
+        if len(rows) < end - done:
+            size = (num_variants, end - done, embedding_dim)
+            filled = np.full(size, np.nan, np.float32)
+            filled[:, np.asarray(rows, np.int64) - done] = batch
+            batch = filled
+        if end > done:
+            yield range(done, end), batch
+        done = end
 
 
 def encode(name: str) -> bytes:
@@ -459,13 +680,23 @@ def hold_room(file: Any, num_bytes: int) -> None:
             raise OSError(code, os.strerror(code), file.filename)
 
 
-def refuse_diverged(embs: Any, fids: Names) -> None:
-    """Raise ValueError if an embedding [B, D] of the images `fids` is not finite."""
+def refuse_diverged(
+    embs: Any, rows: Sequence[int], fids: Names, skipped: Container[int]
+) -> None:
+    """Raise ValueError if an embedding is not finite.
+
+    Args:
+        embs: [B, D].
+        rows: their positions in `fids` [N], B of them.
+        fids: for the message.
+        skipped: rows without an embedding.
+    """
     bad = np.flatnonzero(~np.isfinite(embs).all(axis=1))
-    if len(bad):
+    bad_rows = [rows[i] for i in bad.tolist() if rows[i] not in skipped]
+    if bad_rows:
         raise common.InputError(
-            f'the embedding of {fids[bad[0]]} is not finite; the network has diverged '
-            'in training: choose an earlier --checkpoint'
+            f'the embedding of {fids[bad_rows[0]]} is not finite; the network has '
+            'diverged in training: choose an earlier --checkpoint'
         )
 
 

@@ -110,7 +110,9 @@ def main(argv=None):
     args = parse_args(argv)
     if args.filename is not None:
         common.check_file_name(args.filename)
-    query, gallery, task = flags.load(args, streams_gallery=True)
+    query, gallery, task, notes = flags.load(args, streams_gallery=True)
+    for note in notes:
+        print(note, file=sys.stderr)
     ranks = ranking.rank(*task)
     report_unmatched(ranks, query.fids, args.no_match)
     scores = compute_scores(

@@ -20,6 +20,11 @@ else:
 CROP_CHOICES = ('center', 'avgpool', 'five')
 FIVE_CROPS = ('center', 'top_left', 'top_right', 'bottom_left', 'bottom_right')
 
+# How the files end that `decode` can read. All else (Thumbs.db, readme.txt) is none.
+SUFFIXES = (
+    *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.jxl', '.png', '.webp'),
+)
+
 # The rectangles of random erasing: share of the image's area, height over width.
 ERASED_AREAS = (0.02, 0.4)
 ERASED_ASPECTS = (0.3, 1 / 0.3)
@@ -43,6 +48,11 @@ BGR_MASKS = bytes.fromhex('0000ff00 00ff0000 ff000000')
 
 # The tag in EXIF that says how an image is to be turned; 1: not at all.
 EXIF_ORIENTATION = 0x0112
+
+
+def is_image_name(name: str) -> bool:
+    """Say whether a file name is an image's; hidden files (`._x.jpg`) are not."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith('.')
 
 
 def unconverted(function: Callable) -> Callable:
@@ -79,7 +89,11 @@ def read_image(filename: str | tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 def decode(filename: str | tf.Tensor) -> tf.Tensor:
     """Read one image file as read_image does, uint8 [H, W, 3], in its own size."""
-    content = tf.io.read_file(filename)
+    return decode_content(tf.io.read_file(filename))
+
+
+def decode_content(content: bytes | tf.Tensor) -> tf.Tensor:
+    """Decode what an image file holds, a string tensor, as `decode` does."""
     # Unlike decode_jpeg it takes BMP; of an animation, the first frame.
     image = tf.io.decode_image(content, channels=3, expand_animations=False)
     is_bmp = tf.strings.substr(content, 0, 2) == b'BM'

@@ -445,7 +445,9 @@ def store(values, state):
         state: the checkpoints.TrainingState; it knows the experiment root.
     """
     filename = os.path.join(state.directory, 'args.json')
-    common.write_json(filename, resuming.to_json(values))
+    content = resuming.to_json(values)
+    common.write_json(filename, content)
+    state.keep_args(content)
     if not values['resume']:
         state.save(0)
     elif values['checkpoint'] is not None:
@@ -597,7 +599,11 @@ def make_validator(run, held_out, learner, journal):
         return None
     return validation.Validator(
         held_out,
-        embedder.Embedder(learner.network, run.batches.augmentation.net_size),
+        embedder.Embedder(
+            learner.network,
+            run.network.embedding_dim,
+            run.batches.augmentation.net_size,
+        ),
         run.batches.size,
         run.batches.loading_threads,
         run.objective.metric,

@@ -9,8 +9,6 @@ list, while later images are still being computed. With --output it writes an HD
 like that of embed.py instead. Neither Theano nor Lasagne is needed.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -29,6 +27,7 @@ from nets import _trinet
 tf = common.lazy_import('tensorflow')
 cv2 = common.lazy_import('cv2')
 tqdm = common.lazy_import('tqdm')
+batches = common.lazy_import('batches')
 
 
 def build_parser():
@@ -87,16 +86,6 @@ def build_parser():
     return parser
 
 
-def read_list(filename):
-    """Return the image names in a text file, list of str, without blank lines.
-
-    Names that are not UTF-8 survive: os.fsencode gives their bytes back.
-    """
-    with open(filename, 'rb') as file:
-        lines = [line.rstrip(b'\r\n') for line in file]
-    return [os.fsdecode(line) for line in lines if line.strip()]
-
-
 def read_image(filename):
     """Read and resize one image file, exactly as OpenCV does it.
 
@@ -122,33 +111,11 @@ def read_image(filename):
     return cv2.resize(image, (width, height))
 
 
-def read_ahead(filenames, num_threads, num_ahead):
-    """Yield the Future of read_image for every file, in order.
-
-    Args:
-        filenames: iterable of str.
-        num_threads: files read at the same time.
-        num_ahead: files read before they are asked for, at most.
-    """
-    upcoming = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-        try:
-            for filename in filenames:
-                upcoming.append(pool.submit(read_image, filename))
-                if len(upcoming) > num_ahead:
-                    yield upcoming.popleft()
-            while upcoming:
-                yield upcoming.popleft()
-        finally:
-            for future in upcoming:
-                future.cancel()
-
-
 def make_batches(futures, batch_size, skip):
     """Yield (rows, images): positions in the list, and uint8 [B, 288, 144, 3].
 
     Args:
-        futures: of read_ahead.
+        futures: of batches.read_ahead and read_image.
         batch_size: B, at most.
         skip: function that is called with the error of an unreadable image, or None.
 
@@ -194,16 +161,16 @@ def compile_net(net, variants):
     return embed_batch
 
 
-def embed(net, batches, variants):
+def embed(net, read, variants):
     """Yield (rows, embeddings float32 [A, B, 128]) of batches of images.
 
     Args:
         net: of _trinet.build_net.
-        batches: of make_batches.
+        read: of make_batches.
         variants: names of crops, A of _trinet.AUGMENTATIONS.
     """
     embed_batch = compile_net(net, variants)
-    for rows, batch in batches:
+    for rows, batch in read:
         yield rows, embed_batch(batch).numpy()
 
 
@@ -239,7 +206,7 @@ def format_line(fid, emb):
 def main(argv=None):
     args = build_parser().parse_args(argv)
     logger = common.setup_logging(quiet=args.quiet)
-    fids = read_list(args.image_list)
+    fids = datasets.read_names(args.image_list)
     if args.image_root is not None:  # Without one, there is nothing to leave.
         datasets.check_inside(
             args.image_list, fids, args.image_root, args.allow_outside_image_root
@@ -261,7 +228,7 @@ def main(argv=None):
 
     paths = [os.path.join(args.image_root or '', fid) for fid in fids]
     with contextlib.closing(
-        read_ahead(paths, args.loading_threads, 2 * args.batch_size)
+        batches.read_ahead(read_image, paths, args.loading_threads, 2 * args.batch_size)
     ) as futures:
         embs = embed(net, make_batches(futures, args.batch_size, skip), variants)
         if not args.quiet:

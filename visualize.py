@@ -189,7 +189,9 @@ def name_file(filename):
 def show_rankings(argv):
     """Write the pages and the pictures."""
     args = build_parser().parse_args(argv)
-    query, gallery, task = flags.load(args)
+    query, gallery, task, notes = flags.load(args)
+    for note in notes:
+        print(note, file=sys.stderr)
     for name, dataset in zip(
         (args.query_dataset, args.gallery_dataset), (query, gallery), strict=True
     ):
@@ -482,6 +484,8 @@ def write_projector(argv):
     """Write the files of the projector."""
     args = build_projector_parser().parse_args(argv)
     dataset = embedding_files.load(args.dataset, args.embeddings, args.csv_header)
+    for note in embedding_files.describe_skipped(args.dataset, dataset):
+        print(note, file=sys.stderr)
     datasets.check_inside(
         args.dataset, dataset.fids, args.image_root, args.allow_outside_image_root
     )

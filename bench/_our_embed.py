@@ -34,16 +34,18 @@ def plan_variants(task):
 
 def make_embedder(network, task):
     """Return the Embedder of a task, as embed.py makes it."""
-    return embedder.Embedder(
-        network, tuple(task.net_size), tuple(task.image_size), plan_variants(task)
-    )
+    return embedder.Embedder(network, task.embedding_dim, tuple(task.net_size))
 
 
 def embed(ours, task):
     """Read and embed a task's files and write the HDF5 file."""
+    view = embedder.View(tuple(task.image_size), plan_variants(task), None)
+    embs = ours.embed_files(
+        task.names, view, task.batch_size, task.loading_threads, quiet=True
+    )
     embedding_files.write(
         task.filename,
-        ours.embed_files(task.names, task.batch_size, task.loading_threads, quiet=True),
+        embs,
         task.names,
         plan_variants(task),
         task.embedding_dim,

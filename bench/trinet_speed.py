@@ -24,6 +24,7 @@ from nets import _trinet
 
 # Imported at first use, after start_tensorflow.
 tf = common.lazy_import('tensorflow')
+batches = common.lazy_import('batches')
 
 # Threads that read images, and batches that they are ahead.
 NUM_THREADS, BATCHES_AHEAD = 8, 2
@@ -100,7 +101,9 @@ def make_ours(net, batch_size):
 
     def embed(names):
         num_ahead = BATCHES_AHEAD * batch_size
-        futures = trinet_embed.read_ahead(names, NUM_THREADS, num_ahead)
+        futures = batches.read_ahead(
+            trinet_embed.read_image, names, NUM_THREADS, num_ahead
+        )
         for _, batch in trinet_embed.make_batches(futures, batch_size, None):
             embed_batch(batch).numpy().mean(axis=0)
 

@@ -4,11 +4,7 @@ import os
 import re
 
 import common
-
-# What images.decode can read. Everything else (Thumbs.db, readme.txt) is left out.
-IMAGE_SUFFIXES = (
-    *('.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.jxl', '.png', '.webp'),
-)
+import images
 
 # The folders of Market-1501, which many later data sets took over.
 MARKET_FOLDERS = {
@@ -16,11 +12,6 @@ MARKET_FOLDERS = {
     'query': 'query',
     'test': 'bounding_box_test',
 }
-
-
-def is_image(name):
-    """Say whether a file name is an image's; hidden files (`._x.jpg`) are not."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith('.')
 
 
 def require(root, names):
@@ -74,7 +65,8 @@ def read_named_images(root, folders, pattern, example):
 
 def read_named_folder(root, folder, pattern, example):
     """Return the (pid, fid) of every image in one folder; see read_named_images."""
-    names = [name for name in os.listdir(os.path.join(root, folder)) if is_image(name)]
+    listed = os.listdir(os.path.join(root, folder))
+    names = [name for name in listed if images.is_image_name(name)]
     if not names:
         raise common.InputError(
             f'{root} has no image in {folder}; expected files like {example} there'

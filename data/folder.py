@@ -18,7 +18,8 @@ import os
 import typing
 
 import common
-from data import _folders, _holdout
+import images
+from data import _holdout
 
 COMPLETE = {}
 
@@ -80,7 +81,7 @@ def list_folders(directory):
 
 def refuse_loose_images(directory):
     """Raise ValueError if images lie directly in `directory`: whose would they be?"""
-    loose = sorted(name for name in os.listdir(directory) if _folders.is_image(name))
+    loose = sorted(name for name in os.listdir(directory) if images.is_image_name(name))
     if loose:
         raise common.InputError(
             f'{directory} holds {len(loose)} image(s) that belong to no identity '
@@ -103,7 +104,7 @@ def read_identities(root, folder):
         formats = f' ({count_formats(others)})' if others else ''
         raise common.InputError(
             f'{directory} holds no images that can be read{formats}; expected one '
-            f'sub-folder per identity with files {", ".join(_folders.IMAGE_SUFFIXES)}'
+            f'sub-folder per identity with files {", ".join(images.SUFFIXES)}'
         )
     return rows
 
@@ -125,7 +126,7 @@ def look_into(directory, is_deep=True):
     found = Found([], [], [], [])
     for where, folders, names in os.walk(directory):
         for name in names:
-            is_image = _folders.is_image(name)
+            is_image = images.is_image_name(name)
             kind = found.images if is_image else found.others
             (found.hidden if name[0] == '.' else kind).append(os.path.join(where, name))
         for name in folders:

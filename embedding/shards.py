@@ -16,6 +16,7 @@ import typing
 import array_files
 import common
 import embedding_files
+from embedding import outputs
 
 # Flags that may differ from part to part: where things lie, and what is shown.
 FREE_FLAGS = {
@@ -29,6 +30,7 @@ FREE_FLAGS = {
     'merge',
     'loading_threads',
     'quiet',
+    'resume',
 }
 
 # Name of the attribute that only parts have.
@@ -80,9 +82,15 @@ def rows_of(part, num_images, batch_size):
 
 
 def name_of(filename, part):
-    """Return the name of a part's file, from the name of the whole's."""
-    stem, suffix = os.path.splitext(filename)
+    """Return the name of a part's HDF5 file, from the name of the whole's."""
+    stem, suffix = split_name(filename)
     return f'{stem}.shard-{part.index}-of-{part.count}{suffix}'
+
+
+def split_name(filename):
+    """Return (stem, suffix) of what parts are called; they are HDF5 in any case."""
+    stem, suffix = os.path.splitext(filename)
+    return stem, '.h5' if outputs.choose_writer(filename) else suffix
 
 
 def describe(part, training, precision, variables):
@@ -126,7 +134,7 @@ def find(filename):
         FileNotFoundError: there is none, or some are missing.
         ValueError: there are parts of several divisions.
     """
-    stem, suffix = os.path.splitext(os.path.basename(filename))
+    stem, suffix = split_name(os.path.basename(filename))
     pattern = re.compile(rf'{re.escape(stem)}\.shard-(\d+)-of-(\d+){re.escape(suffix)}')
     directory = pathlib.Path(filename).parent
     names = sorted(os.listdir(directory)) if directory.is_dir() else []
@@ -161,12 +169,13 @@ def check(filenames, args, fids, shape):
         shape: of the whole: [N, D], or [A, N, D] with several variants.
 
     Returns:
-        {name: str}: checkpoint and versions, as attributes of the whole.
+        (attributes, skipped): {name: str}, checkpoint and versions of the whole, and
+        {row: reason} of the images that could not be read.
 
     Raises:
         ValueError: one does not fit; names it, and what was expected.
     """
-    first = None
+    first, skipped = None, {}
     for index, filename in enumerate(filenames, start=1):
         part = Shard(index, len(filenames))
         header = read_header(filename, part, len(shape) == 3)
@@ -194,7 +203,8 @@ def check(filenames, args, fids, shape):
                     f'{filename} and {filenames[0]} differ in {name} ({value} and '
                     f'{first.origin.get(name)}); embed all parts alike'
                 )
-    return first.attributes
+        skipped |= {rows.start + row: why for row, why in header.skipped.items()}
+    return first.attributes, skipped
 
 
 class Header(typing.NamedTuple):
@@ -207,6 +217,7 @@ class Header(typing.NamedTuple):
         attributes: {name: str} that the whole has too, but for the arguments.
         shape: of its embeddings, [B, D] or [A, B, D].
         fids: [B] of str.
+        skipped: {row: reason} of images that could not be read.
     """
 
     part: Shard
@@ -215,6 +226,7 @@ class Header(typing.NamedTuple):
     attributes: dict
     shape: tuple
     fids: list
+    skipped: dict
 
 
 def read_header(filename, part, has_variants):
@@ -244,6 +256,7 @@ def read_header(filename, part, has_variants):
                 attributes,
                 shape,
                 embedding_files.read_fids(fids, shape[-2], filename),
+                embedding_files.read_skipped(file, shape[-2], filename),
             )
     except array_files.DAMAGES as error:
         raise common.InputError(
@@ -257,13 +270,23 @@ def name_embeddings(has_variants):
     return 'emb_aug' if has_variants else 'emb'
 
 
-def check_flags(filename, stored, args):
-    """Raise ValueError if a part was computed with other flags, but for FREE_FLAGS."""
-    for name in sorted((stored.keys() | args.keys()) - FREE_FLAGS):
+def check_flags(
+    filename, stored, args, free=FREE_FLAGS, remedy='repeat the flags of the parts'
+):
+    """Raise ValueError if a part was computed with other flags than a command has.
+
+    Args:
+        filename: of the part.
+        stored: dict of its flags.
+        args: dict of the command's.
+        free: names of flags that may differ.
+        remedy: the end of the message.
+    """
+    for name in sorted((stored.keys() | args.keys()) - free):
         if stored.get(name) != args.get(name):
             raise common.InputError(
                 f'{filename} was embedded with --{name} {stored.get(name)}, this '
-                f'command has {args.get(name)}; repeat the flags of the parts'
+                f'command has {args.get(name)}; {remedy}'
             )
 
 

@@ -21,11 +21,13 @@ class Ranked(typing.NamedTuple):
     Attributes:
         query, gallery: embedding_files.EmbeddedDataset.
         task: ranking.Task, their distances and what is ignored.
+        notes: list of str, what is to be said of the data.
     """
 
     query: embedding_files.EmbeddedDataset
     gallery: embedding_files.EmbeddedDataset
     task: ranking.Task
+    notes: list
 
 
 def add_flags(parser):
@@ -152,6 +154,8 @@ def load(args, streams_gallery=False):
         has_header=args.csv_header,
         streams_gallery=streams_gallery,
     )
+    notes = embedding_files.describe_skipped(args.query_dataset, query)
+    notes += embedding_files.describe_skipped(args.gallery_dataset, gallery)
     query, gallery = protocol.follow(
         query,
         gallery,
@@ -175,5 +179,5 @@ def load(args, streams_gallery=False):
         )
     is_ignored = excluders.make_mask(args.excluder, query, gallery)
     return Ranked(
-        query, gallery, ranking.Task(dists, query.pids, gallery.pids, is_ignored)
+        query, gallery, ranking.Task(dists, query.pids, gallery.pids, is_ignored), notes
     )

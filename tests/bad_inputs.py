@@ -406,8 +406,11 @@ TRAIN_FILES = [
     ),
 ]
 
+# Without an index, no checkpoint is looked at for what args.json had.
+NO_ARGS = ('exp/args.json', 'exp/checkpoint')
+
 RESUME = [
-    file('resume', '', remove('exp/args.json'), 'no args.json in {d}/exp; expected a'),
+    file('resume', '', remove(*NO_ARGS), 'no args.json in {d}/exp; expected a'),
     file('resume', '', make_directory('exp/args.json'), 'no args.json in {d}/exp'),
     file('resume', '--experiment_root {d}/none', None, 'no args.json in {d}/none'),
     file('resume', '', put('exp/args.json', ''), NOT_JSON),
@@ -497,7 +500,7 @@ EMBED = [
         'cannot cut 32x16 pixels out',
         'size 31x16; leave it out',
     ),
-    file('embed', '', remove('exp/args.json'), 'no args.json in {d}/exp; expected a'),
+    file('embed', '', remove(*NO_ARGS), 'no args.json in {d}/exp; expected a'),
     file('embed', '', put('exp/args.json', 'flags'), NOT_JSON),
     file('embed', '', put('exp/args.json', '[]'), 'args.json holds a list, expected'),
     file(

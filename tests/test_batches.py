@@ -2,6 +2,7 @@
 
 import collections
 import gc
+import itertools
 import os
 import threading
 import weakref
@@ -319,3 +320,19 @@ def test_unreadable_image_is_named_when_its_batch_comes(paths):
         common.InputError, match=f'{victim} ü.png is not a readable image'
     ):
         next(drawn)
+
+
+def test_images_are_read_ahead_in_order_and_not_all_at_once():
+    read = []
+
+    def read_image(name):
+        read.append(name)
+        return name
+
+    futures = batches.read_ahead(
+        read_image, itertools.count(), num_threads=4, num_ahead=6
+    )
+    assert [next(futures).result() for _ in range(100)] == list(range(100))
+    futures.close()
+    # All that were ever asked for; fewer if some were cancelled.
+    assert max(read) <= 100 + 6

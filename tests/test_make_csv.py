@@ -16,7 +16,6 @@ import datasets
 import images
 import make_csv
 import tiny_run
-from data import _folders
 
 SCRIPT = pathlib.Path(make_csv.__file__)
 
@@ -597,17 +596,17 @@ def test_every_format_that_is_decoded_is_listed(tmp_path):
     _, reason = images.find_unreadable([str(tmp_path / 'x.png')])
     (names,) = re.findall('One of (.*) required', reason)
     assert set(names.split(', ')) == set(FORMATS)
-    assert set.union(*FORMATS.values()) == set(_folders.IMAGE_SUFFIXES)
+    assert set.union(*FORMATS.values()) == set(images.SUFFIXES)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
     # OpenCV writes all of them but JPEG XL.
-    for suffix in set(_folders.IMAGE_SUFFIXES) - {'.jxl'}:
+    for suffix in set(images.SUFFIXES) - {'.jxl'}:
         as_known = '.jpg' if suffix in FORMATS['JPEG'] else suffix
         name = tmp_path / 'pets' / 'cat' / f'a{suffix}'
         name.parent.mkdir(parents=True, exist_ok=True)
         name.write_bytes(cv2.imencode(as_known, pixels)[1].tobytes())
     make('folder', tmp_path / 'pets', tmp_path, '--check_images')
     found = datasets.read(str(tmp_path / 'folder_all.csv')).fids
-    assert len(found) == len(_folders.IMAGE_SUFFIXES) - 1
+    assert len(found) == len(images.SUFFIXES) - 1
 
 
 def test_sound_images_pass_the_check_and_their_sizes_are_told(pets, capsys):

@@ -1,6 +1,5 @@
 """trinet_embed.py: lists in, lines or HDF5 out; the net itself is in test_trinet.py."""
 
-import itertools
 import os
 import pathlib
 import re
@@ -211,21 +210,6 @@ def test_unreadable_image_is_left_out_on_request(capsys, directory, spoil, messa
     assert names == ['grey0.png', 'grey1.png', 'grey2.png']
     assert embs[:, 0].tolist() == [1, 2, 3]
     assert re.fullmatch(f'{message}; left out\n', output.err)
-
-
-def test_images_are_read_ahead_in_order_and_not_all_at_once(monkeypatch):
-    read = []
-
-    def read_image(name):
-        read.append(name)
-        return name
-
-    monkeypatch.setattr(trinet_embed, 'read_image', read_image)
-    futures = trinet_embed.read_ahead(itertools.count(), num_threads=4, num_ahead=6)
-    assert [next(futures).result() for _ in range(100)] == list(range(100))
-    futures.close()
-    # All that were ever asked for; fewer if some were cancelled.
-    assert max(read) <= 100 + 6
 
 
 def test_grey_and_transparent_images_become_bgr(directory):

@@ -77,10 +77,12 @@ def resume(root, *more):
 
 
 def read_checkpoint(root, step):
-    """Return {name: array} of everything in a checkpoint of a run."""
+    """Return {name: array} of everything in a checkpoint of a run, but its flags."""
     import checkpoints
 
     weights = checkpoints.WeightsFile(str(pathlib.Path(root, f'checkpoint-{step}')))
     return {
-        name: weights.read(name) for name in weights.shapes if not name.startswith('_')
+        name: weights.read(name)
+        for name in weights.shapes
+        if not name.startswith('_') and name != checkpoints.ARGS_NAME
     }

@@ -232,7 +232,7 @@ class Validator:
         """
         paths = datasets.join_paths(self.held_out.image_root, self.held_out.fids())
         embedded = self.embedder.embed_files(
-            paths, self.batch_size, self.loading_threads, quiet=True
+            paths, None, self.batch_size, self.loading_threads, quiet=True
         )
         return np.concatenate([embs[0] for _, embs in embedded])
 

@@ -244,11 +244,11 @@ def check_file(path):
 
 
 def read_checkpoint(root, name):
-    """Return {name: array} of a checkpoint, all of them read."""
+    """Return {name: array} of a checkpoint but for its flags, all of them read."""
     weights = checkpoints.WeightsFile(str(root / name))
-    return {
-        name: weights.read(name) for name in weights.shapes if not name.startswith('_')
-    }
+    arrays = {name: weights.read(name) for name in weights.shapes}
+    assert json.loads(arrays.pop(checkpoints.ARGS_NAME))['train_iterations']
+    return {name: array for name, array in arrays.items() if name[0] != '_'}
 
 
 def find_difference(story):

@@ -273,6 +273,18 @@ def test_experiment_root_without_a_run_cannot_be_resumed(tmp_path):
     assert not (tmp_path / 'nothing').exists()
 
 
+def test_run_goes_on_without_its_args(finished, experiment, capsys):
+    stored = (experiment / 'args.json').read_bytes()
+    (experiment / 'args.json').unlink()
+    tiny_run.resume(experiment)
+    assert 'no args.json in' in capsys.readouterr().err
+    assert_same_state(
+        tiny_run.read_checkpoint(experiment, 4), tiny_run.read_checkpoint(finished, 4)
+    )
+    expected = {'experiment_root': str(experiment), 'resume': True}
+    assert read_args(experiment) == json.loads(stored) | expected
+
+
 def test_run_goes_on_without_the_checkpoint_that_it_started_from(
     data, finished, tmp_path
 ):

@@ -1,0 +1,182 @@
+"""What an interrupted run of embed.py has done, for --resume.
+
+Finished batches are kept in a directory beside the file that is being written, in files
+that appear only when they are complete. A run of less than SECS leaves nothing, and one
+that ends well removes all.
+"""
+
+import json
+import os
+import shutil
+import time
+import typing
+
+import numpy as np
+
+import array_files
+import common
+from embedding import shards
+
+# After this time, what is done since the last time is kept.
+SECS = 30
+
+HEADER = 'run.json'
+
+# Flags that an interrupted run may be continued without, or with other values.
+FREE_FLAGS = shards.FREE_FLAGS - {'filename', 'shard'} | {'resume', 'on_bad_image'}
+
+
+class Block(typing.NamedTuple):
+    """Some finished batches.
+
+    Attributes:
+        rows: list [B] of int, their rows.
+        embs: float32 [A, B, D].
+        skipped: {row: reason} of those that could not be read.
+        end: the row after the last batch.
+    """
+
+    rows: list
+    embs: np.ndarray
+    skipped: dict
+    end: int
+
+
+class Blocks:
+    """The finished batches of a file of embeddings that is not complete.
+
+    Args:
+        filename: of the file of embeddings.
+        flags: dict of the command's flags.
+        describe: function that returns {what: value} of what must be the same for the
+            embeddings to be; called only if something is kept.
+        num_rows: N.
+
+    Attributes:
+        done: number of rows that are kept.
+        skipped: {row: reason} of those among them that could not be read.
+    """
+
+    def __init__(self, filename, flags, describe, num_rows):
+        directory, name = os.path.split(filename)
+        self.directory = os.path.join(directory, f'.{name}.blocks')
+        self.flags = json.loads(json.dumps(flags))
+        self.describe = describe
+        self.num_rows = num_rows
+        self.done = 0
+        self.skipped = {}
+        self.files = []
+
+    def find(self, is_resumed):
+        """Look for what an earlier run has left.
+
+        Args:
+            is_resumed: whether it is to be continued.
+
+        Raises:
+            InputError: there is something, and is_resumed is false; or it belongs to
+                another run.
+        """
+        header = os.path.join(self.directory, HEADER)
+        if not os.path.exists(header):
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
+        if not is_resumed:
+            raise common.InputError(
+                f'{self.directory} has what an interrupted run has embedded: add '
+                '--resume to go on with it, or remove that directory to begin anew'
+            )
+        self.check(header)
+        while True:
+            filename = self.name(self.done)
+            if not os.path.exists(filename):
+                return
+            block = self.read(filename)
+            self.files.append(filename)
+            self.skipped |= block.skipped
+            self.done = block.end
+
+    def check(self, header):
+        """Raise InputError unless what is kept was embedded as this run embeds."""
+        stored = common.read_object(header)
+        flags, origin = stored.get('flags'), stored.get('origin')
+        if not isinstance(flags, dict) or not isinstance(origin, dict):
+            raise common.InputError(
+                f'{header} is not what embed.py writes; remove {self.directory}'
+            )
+        remedy = f'repeat the flags, or remove {self.directory} to begin anew'
+        ours = json.loads(json.dumps(self.describe()))
+        shards.check_flags(self.directory, flags, self.flags, FREE_FLAGS, remedy)
+        for name in sorted(origin.keys() | ours.keys()):
+            if origin.get(name) != ours.get(name):
+                raise common.InputError(
+                    f'{self.directory} was embedded with another {name}; remove it to '
+                    'begin anew'
+                )
+
+    def name(self, first):
+        """Return the name of the block that begins with a row."""
+        return os.path.join(self.directory, f'rows-{first}.npz')
+
+    def read(self, filename):
+        """Return a Block of a file.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        with array_files.reading(filename, 'a complete block of embeddings'):
+            arrays = array_files.load_numpy(filename)
+            rows, end = arrays['rows'].tolist(), int(arrays['end'])
+            names = arrays['skipped'].tolist(), arrays['skipped_reason'].tolist()
+            return Block(rows, arrays['emb'], dict(zip(*names, strict=True)), end)
+
+    def replay(self):
+        """Yield (rows, float32 [A, B, D]) of what is kept."""
+        for filename in self.files:
+            block = self.read(filename)
+            yield block.rows, block.embs
+
+    def keep(self, embs, skipped):
+        """Pass (rows, embeddings) on, and keep them from time to time.
+
+        Args:
+            embs: iterable of (rows, float32 [A, B, D]), after those that are kept.
+            skipped: {row: reason}, filled meanwhile.
+        """
+        batches, last = [], time.monotonic()
+        for rows, batch in embs:
+            yield rows, batch
+            batches.append((rows, batch))
+            if time.monotonic() - last >= SECS:
+                self.write(batches, skipped)
+                batches, last = [], time.monotonic()
+
+    def write(self, batches, skipped):
+        """Write a block of some batches, the first one with a header before it."""
+        rows = [row for some, _ in batches for row in some]
+        # The whole batch is done, its last images may have been skipped.
+        size = self.flags['batch_size']
+        end = min(self.num_rows, -(-(rows[-1] + 1) // size) * size)
+        new = {row: why for row, why in skipped.items() if self.done <= row < end}
+        if not self.files:
+            os.makedirs(self.directory, exist_ok=True)
+            common.write_json(
+                os.path.join(self.directory, HEADER),
+                {'flags': self.flags, 'origin': self.describe()},
+            )
+        filename = self.name(self.done)
+        with common.complete_file(filename) as temporary, open(temporary, 'wb') as file:
+            np.savez(
+                file,
+                rows=np.array(rows, np.int64),
+                end=end,
+                emb=np.concatenate([batch for _, batch in batches], axis=1),
+                skipped=np.array(list(new), np.int64),
+                skipped_reason=np.array(list(new.values()), np.str_),
+            )
+        self.files.append(filename)
+        self.done = end
+
+    def remove(self):
+        """Remove all: the file is complete."""
+        shutil.rmtree(self.directory, ignore_errors=True)

@@ -1,0 +1,208 @@
+"""The formats that embed.py writes, by the end of the file's name; see write.
+
+.h5       HDF5, the original's: everything
+.npy      the embeddings alone, and the FIDs in a text file beside it
+.npz      arrays emb, fid, pid and the attributes
+.csv      a line `fid,pid,emb_1,...,emb_D` an image
+.parquet  columns fid, pid and emb, for pyarrow, Spark, DuckDB and others
+"""
+
+import contextlib
+import csv
+import os
+import typing
+import zipfile
+
+import numpy as np
+
+import array_files
+import common
+import embedding_files
+
+# Rows of Parquet's groups.
+ROWS_AT_ONCE = 4096
+
+
+class Table(typing.NamedTuple):
+    """What is written, row by row.
+
+    Attributes:
+        embs: iterable of (rows, float32 [B, D]), all rows in their order.
+        fids: sequence [N] of str.
+        pids: likewise, or None.
+        embedding_dim: D.
+        attributes: {name: str} of the file.
+        skipped: {row: reason}, complete once `embs` is at its end; see
+            embedding_files.write.
+    """
+
+    embs: typing.Iterable
+    fids: typing.Sequence
+    pids: typing.Sequence | None
+    embedding_dim: int
+    attributes: dict
+    skipped: dict
+
+
+def write_npy(filename, table):
+    """Write the embeddings alone, and beside them the FIDs, one a line."""
+    broken = [fid for fid in table.fids if '\n' in fid or '\r' in fid]
+    if broken:
+        raise common.InputError(
+            f'{len(broken)} FIDs have a line break (first: {broken[0]!r}); those of '
+            'a .npy file stand one a line; write another format'
+        )
+    beside = embedding_files.names_beside(filename)
+    with common.complete_file(beside) as temporary, open(temporary, 'wb') as file:
+        file.writelines(embedding_files.encode(fid) + b'\n' for fid in table.fids)
+    with common.complete_file(filename) as temporary, open(temporary, 'wb') as file:
+        write_array(file, table)
+
+
+def write_array(file, table):
+    """Write the embeddings to an open file as NumPy does, a batch at a time."""
+    shape = len(table.fids), table.embedding_dim
+    header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for _, embs in table.embs:
+        file.write(np.ascontiguousarray(embs, '<f4').tobytes())
+
+
+def write_npz(filename, table):
+    """Write arrays emb, fid, pid and, each a text, the attributes."""
+    with (
+        common.complete_file(filename) as temporary,
+        zipfile.ZipFile(temporary, 'w') as archive,
+    ):
+        with archive.open('emb.npy', 'w', force_zip64=True) as file:
+            write_array(file, table)
+        arrays = {'fid': table.fids, 'pid': table.pids, **table.attributes}
+        for name, values in arrays.items():
+            if values is not None:
+                put(archive, name, np.array(values, np.str_))
+        if table.skipped:
+            rows = sorted(table.skipped)
+            put(archive, 'skipped', np.array(rows, np.int64))
+            reasons = [table.skipped[row] for row in rows]
+            put(archive, 'skipped_reason', np.array(reasons, np.str_))
+
+
+def put(archive, name, array):
+    """Add an array to an open .npz file."""
+    with archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def write_csv(filename, table):
+    """Write a heading, and a line an image; `nan` stands for what was skipped."""
+    columns = [table.fids] if table.pids is None else [table.fids, table.pids]
+    heading = array_files.TABLE_NAMES[: len(columns)]
+    numbers = [f'emb_{i}' for i in range(1, table.embedding_dim + 1)]
+    with (
+        common.complete_file(filename) as temporary,
+        open(
+            temporary, 'w', encoding='utf-8', errors='surrogateescape', newline=''
+        ) as file,
+    ):
+        writer = csv.writer(file, lineterminator='\n')
+        writer.writerow([*heading, *numbers])
+        for rows, embs in table.embs:
+            for row, emb in zip(rows, embs, strict=True):
+                # NumPy writes the shortest digits that tell a float32 from others.
+                writer.writerow([*(column[row] for column in columns), *map(str, emb)])
+
+
+def write_parquet(filename, table):
+    """Write columns fid, pid and emb; it is null for what was skipped."""
+    pyarrow = array_files.import_pyarrow()
+    columns = {'fid': table.fids}
+    if table.pids is not None:
+        columns['pid'] = table.pids
+    numbers = pyarrow.list_(pyarrow.float32(), table.embedding_dim)
+    schema = pyarrow.schema(
+        [*((name, pyarrow.string()) for name in columns), ('emb', numbers)],
+        metadata=table.attributes,
+    )
+    with (
+        common.complete_file(filename) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
+    ):
+        for rows, embs in regroup(table.embs, ROWS_AT_ONCE):
+            flat = pyarrow.array(np.ascontiguousarray(embs, np.float32).ravel())
+            is_skipped = pyarrow.array([row in table.skipped for row in rows])
+            arrays = [
+                pyarrow.array([column[row] for row in rows], pyarrow.string())
+                for column in columns.values()
+            ]
+            arrays.append(
+                pyarrow.FixedSizeListArray.from_arrays(
+                    flat, type=numbers, mask=is_skipped
+                )
+            )
+            writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+
+
+def regroup(embs, size):
+    """Yield (rows, embeddings) of batches as groups of `size` rows, but the last."""
+    rows, group = [], []
+    for some, batch in embs:
+        rows += some
+        group.append(batch)
+        while len(rows) >= size:
+            joined = np.concatenate(group)
+            yield rows[:size], joined[:size]
+            rows, group = rows[size:], [joined[size:]]
+    if rows:
+        yield rows, np.concatenate(group)
+
+
+WRITERS = {
+    '.npy': write_npy,
+    '.npz': write_npz,
+    '.csv': write_csv,
+    '.parquet': write_parquet,
+}
+SUFFIXES = ('.h5', *WRITERS)
+
+
+def choose_writer(filename):
+    """Return the function of WRITERS that a file's name asks for; None: HDF5."""
+    return WRITERS.get(os.path.splitext(filename)[1].lower())
+
+
+def write(
+    filename,
+    embs,
+    fids,
+    variants,
+    embedding_dim,
+    aggregator,
+    attributes,
+    pids,
+    skipped,
+):
+    """Write embeddings in the format of a file's name; see embedding_files.write.
+
+    Formats other than HDF5 get one embedding of each image, none of its variants.
+    """
+    writer = choose_writer(filename)
+    if writer is None:
+        embedding_files.write(
+            filename,
+            embs,
+            fids,
+            variants,
+            embedding_dim,
+            aggregator,
+            attributes,
+            pids,
+            skipped,
+        )
+        return
+    joined = embedding_files.join_variants(
+        embs, fids, len(variants), embedding_dim, aggregator, skipped
+    )
+    with contextlib.closing(joined):
+        rows = ((rows, embs) for rows, _, embs in joined)
+        missing = {} if skipped is None else skipped
+        writer(filename, Table(rows, fids, pids, embedding_dim, attributes, missing))
