@@ -197,7 +197,6 @@ def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
                 f'{filename} is no table of embeddings; expected the heading '
                 'fid,pid,emb_1,emb_2,..., with pid or without it'
             )
-        texts = dict.fromkeys(range(len(names)), str)
         fids, embs = [], []
         for row in rows:
             if len(row) != len(heading):

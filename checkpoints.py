@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import math
 import os
@@ -471,6 +472,15 @@ def is_slot(name: str, names: Container[str]) -> bool:
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
     """Return {name: variable} of a model's weights and moving averages."""
     return {variable.path: variable for variable in model.variables}
+
+
+def fingerprint(variables: dict[str, keras.Variable]) -> str:
+    """Return a SHA-256 of {name: variable}."""
+    digest = hashlib.sha256()
+    for name in sorted(variables):
+        digest.update(name.encode())
+        digest.update(memoryview(variables[name].numpy()).cast('B'))
+    return digest.hexdigest()
 
 
 def load_weights(model: keras.Model, prefix: str) -> Report:

@@ -69,7 +69,6 @@ def lazy_import(name: str) -> types.ModuleType:
 
 metadata = lazy_import('importlib.metadata')
 tqdm = lazy_import('tqdm')
-checkpoints = lazy_import('checkpoints')
 
 Number = TypeVar('Number', int, float)
 
@@ -1067,37 +1066,14 @@ def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
 def read_args(experiment_root: str) -> dict[str, Any]:
     """Return the flags stored in `experiment_root`/args.json as a dict.
 
-    If that file is gone, they come from the newest checkpoint, and a warning says so.
-
     Raises:
-        FileNotFoundError: there is no args.json, nor a checkpoint that has its content.
+        FileNotFoundError: there is no args.json.
         ValueError: it is not a JSON object.
     """
     filename = os.path.join(experiment_root, 'args.json')
-    if os.path.isfile(filename):
-        return read_object(filename, 'an object of flags')
-    has_checkpoint = os.path.isfile(os.path.join(experiment_root, 'checkpoint'))
-    if has_checkpoint and not os.path.lexists(filename):
-        return dict(recover_args(experiment_root))
-    raise MissingFileError(
-        f'no args.json in {experiment_root}; expected a directory that train.py '
-        'wrote, check --experiment_root'
-    )
-
-
-@functools.cache  # It is said once.
-def recover_args(experiment_root: str) -> dict[str, Any]:
-    """Return what the newest checkpoint has of a lost args.json; see read_args."""
-    start_tensorflow()
-    prefix = checkpoints.find(experiment_root)
-    stored = checkpoints.read_args(prefix)
-    if stored is None:
+    if not os.path.isfile(filename):
         raise MissingFileError(
-            f'no args.json in {experiment_root}, and {prefix} has none of the flags: '
-            'an older train.py wrote it; restore args.json'
+            f'no args.json in {experiment_root}; expected a directory that train.py '
+            'wrote, check --experiment_root'
         )
-    logging.getLogger(LOGGER).warning(
-        f'warning: no args.json in {experiment_root}; its flags are those that '
-        f'{prefix} holds'
-    )
-    return stored
+    return read_object(filename, 'an object of flags')

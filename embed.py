@@ -11,7 +11,6 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 --shard, and --merge joins the parts.
 """
 
-import json
 import os
 import typing
 
@@ -21,6 +20,7 @@ import datasets
 import embedder
 import embedding_files
 import images
+import run_args
 from embedding import blocks, outputs, shards, sources
 from precision import PRECISION_CHOICES
 
@@ -186,41 +186,6 @@ def parse_args(argv):
     return args, variants
 
 
-def choose_image_root(image_root, experiment_root):
-    """Return the directory that FIDs are relative to.
-
-    Args:
-        image_root: of the command's flags, or None for the training run's.
-        experiment_root: of the training run.
-
-    Raises:
-        InputError: the training run has none, or several.
-    """
-    image_root = image_root or common.read_args(experiment_root).get('image_root')
-    if image_root is None:
-        raise common.InputError(
-            f'{experiment_root}/args.json has no image_root; give --image_root'
-        )
-    if not are_texts(image_root):
-        raise common.InputError(
-            f'{experiment_root}/args.json: image_root is {json.dumps(image_root)}, '
-            'expected a directory; give --image_root'
-        )
-    if isinstance(image_root, list):
-        raise common.InputError(
-            f'{experiment_root}/args.json has several image_root '
-            f'({", ".join(image_root)}); say with --image_root which one the data set '
-            'belongs to'
-        )
-    return image_root
-
-
-def are_texts(value):
-    """Say whether a value of args.json is a text, or a list of them."""
-    items = value if isinstance(value, list) else [value]
-    return all(isinstance(item, str) for item in items)
-
-
 def describe_scale(crop, trained_on_crops, trained):
     """Return what to say if things are of another size than in training, else None.
 
@@ -247,6 +212,44 @@ def describe_scale(crop, trained_on_crops, trained):
     )
 
 
+def choose_root(name, image_root, experiment_root):
+    """Return the image root of --dataset, or None where it needs none from a run.
+
+    Args:
+        name: of --dataset.
+        image_root: of the flags, or None.
+        experiment_root: directory of the run, or None.
+    """
+    if experiment_root is None or not sources.is_data_set(name):
+        return image_root
+    return embedder.choose_image_root(image_root, experiment_root)
+
+
+def warn_of_scale(experiment_root, crop, trained, logger):
+    """Log what describe_scale has to say, if anything."""
+    stored = run_args.read(experiment_root)
+    warning = describe_scale(crop, stored.get('crop_augment'), trained)
+    if warning is not None:
+        logger.warning(f'warning: {warning}')
+
+
+def restore(experiment_root, checkpoint, trained, precision, logger):
+    """Return (embedder.Embedder, prefix) of a run's checkpoint, by name or the newest.
+
+    Args:
+        experiment_root: directory of the run.
+        checkpoint: name of the checkpoint, or None.
+        trained: embedder.TrainedNet.
+        precision: number format of activations and products.
+        logger: is told what was loaded.
+    """
+    common.start_tensorflow()
+    prefix = checkpoints.find(experiment_root, checkpoint)
+    ours, report = embedder.Embedder.restore(trained, prefix, precision)
+    logger.info(f'{prefix}: {report}')
+    return ours, prefix
+
+
 class Output(typing.NamedTuple):
     """What a file of embeddings holds besides the embeddings.
 
@@ -265,16 +268,18 @@ class Output(typing.NamedTuple):
     flags: dict
 
 
-def merge(output, source):
+def merge(output, source, logger):
     """Join the parts that --shard wrote to the file that one call writes.
 
     Args:
         output: the Output of that call.
         source: the whole sources.Source.
+        logger: is told the result.
 
     Raises:
         FileNotFoundError, InputError: see shards.find and shards.check.
     """
+    common.check_file_name(output.filename)
     has_variants = output.aggregator is not None
     shape = (len(source.fids), output.embedding_dim)
     if has_variants:
@@ -285,6 +290,7 @@ def merge(output, source):
     # In the order of embedding_files.describe, for the same bytes.
     attributes = {'args': embedding_files.dump_args(output.flags)} | attributes
     write(output, output.filename, embs, source, attributes, skipped)
+    logger.info(f'{output.filename}: {len(source.fids)} embeddings; the parts stay')
 
 
 def write(output, filename, embs, source, attributes, skipped):
@@ -326,10 +332,11 @@ class Skipped(dict):
     Args:
         fids: sequence [N] of str.
         logger: gets a warning for each.
+        known: {row: reason} of those that were reported before.
     """
 
-    def __init__(self, fids, logger):
-        super().__init__()
+    def __init__(self, fids, logger, known):
+        super().__init__(known)
         self.fids = fids
         self.logger = logger
 
@@ -407,11 +414,11 @@ def embed(ours, view, source, kept, skipped, batch_size, loading_threads, quiet)
 def main(argv=None):
     args, variants = parse_args(argv)
     trained = embedder.read_trained_net(args.experiment_root)
-    image_root = args.image_root
     # Joining parts needs no image.
-    if sources.is_data_set(args.dataset) and not args.merge:
-        image_root = choose_image_root(args.image_root, args.experiment_root)
-    source = sources.read(args.dataset, args.csv_header, image_root)
+    root = None if args.merge else args.experiment_root
+    source = sources.read(
+        args.dataset, args.csv_header, choose_root(args.dataset, args.image_root, root)
+    )
     image_size = trained.image_size(args.crop_augment)
     output = Output(
         args.filename,
@@ -422,9 +429,7 @@ def main(argv=None):
     )
     logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
-        common.check_file_name(args.filename)
-        merge(output, source)
-        logger.info(f'{args.filename}: {len(source.fids)} embeddings; the parts stay')
+        merge(output, source, logger)
         return
 
     filename, rows = args.filename, range(len(source.fids))
@@ -432,20 +437,14 @@ def main(argv=None):
         rows = shards.rows_of(args.shard, len(source.fids), args.batch_size)
         source = source.select(slice(rows.start, rows.stop))
         filename = shards.name_of(filename, args.shard)
-    check_source(
-        *(args.dataset, source, rows.start),
-        *(args.allow_outside_image_root, args.on_bad_image),
-    )
+    outside, bad = args.allow_outside_image_root, args.on_bad_image
+    check_source(args.dataset, source, rows.start, outside, bad)
     common.check_file_name(filename)
-    stored = common.read_args(args.experiment_root)
-    warning = describe_scale(args.crop_augment, stored.get('crop_augment'), trained)
-    if warning is not None:
-        logger.warning(f'warning: {warning}')
-    common.start_tensorflow()
-    prefix = checkpoints.find(args.experiment_root, args.checkpoint)
+    warn_of_scale(args.experiment_root, args.crop_augment, trained, logger)
     precision = args.precision or trained.precision
-    ours, report = embedder.Embedder.restore(trained, prefix, precision)
-    logger.info(f'{prefix}: {report}')
+    ours, prefix = restore(
+        args.experiment_root, args.checkpoint, trained, precision, logger
+    )
     attributes = embedding_files.describe(output.flags, prefix)
     weights = checkpoints.variables_by_name(ours.network)
     if args.shard is not None:
@@ -455,16 +454,13 @@ def main(argv=None):
         output.flags,
         source,
         lambda: {
-            'network': [*trained, precision, shards.fingerprint(weights)],
+            'network': [*trained, precision, checkpoints.fingerprint(weights)],
             'software': attributes['versions'],
         },
         args.resume,
         logger,
     )
-    skipped = None
-    if args.on_bad_image == 'skip':
-        skipped = Skipped(source.fids, logger)
-        skipped.update(kept.skipped)
+    skipped = Skipped(source.fids, logger, kept.skipped) if bad == 'skip' else None
     view = embedder.View(image_size, variants, output.aggregator)
     embs = embed(
         *(ours, view, source, kept, skipped),

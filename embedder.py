@@ -18,7 +18,9 @@ import numpy as np
 
 import aggregators
 import common
+import deployment
 import images
+import run_args
 from evaluation import ranking
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
@@ -116,7 +118,7 @@ def read_trained_net(experiment_root: str) -> TrainedNet:
         InputError: it lacks one of the flags, or has something else for it.
     """
     filename = f'{experiment_root}/args.json'
-    return choose_trained_net(common.read_args(experiment_root), filename)
+    return choose_trained_net(run_args.read(experiment_root), filename)
 
 
 def choose_trained_net(stored: dict[str, Any], filename: str) -> TrainedNet:
@@ -233,10 +235,12 @@ class Embedder:
         precision: str | None = None,
         threshold: float | str | os.PathLike[str] | None = None,
     ) -> Embedder:
-        """Return the Embedder of a training run.
+        """Return the Embedder of a training run, or of what export.py has written.
 
         Args:
-            experiment_root: directory of the run, with args.json and checkpoints.
+            experiment_root: directory of the run, with args.json and checkpoints; or an
+                exported file or directory, beside which its JSON file is, with which
+                the next two arguments have no meaning.
             checkpoint: name of one, such as checkpoint-25000 or best; None: the newest.
             precision: number format of activations and products; None: the run's.
             threshold: a distance, or the JSON file of evaluate.py --thresholds, whose
@@ -246,8 +250,10 @@ class Embedder:
         Raises:
             FileNotFoundError, InputError: a file is missing or wrong; it is named.
         """
-        root = os.fspath(experiment_root)
-        stored = common.read_args(root)
+        root = os.path.expanduser(experiment_root)
+        if os.path.isfile(f'{root}.json') and not os.path.isfile(f'{root}/args.json'):
+            return cls.from_export(root, threshold)
+        stored = run_args.read(root)
         trained = choose_trained_net(stored, f'{root}/args.json')
         metric = choose_metric(stored, f'{root}/args.json')
         limit = find_threshold(root, metric, threshold)
@@ -255,6 +261,50 @@ class Embedder:
         prefix = checkpoints.find(root, checkpoint)
         embedder, _ = cls.restore(trained, prefix, precision)
         embedder.metric, embedder.threshold = metric, limit
+        return embedder
+
+    @classmethod
+    def from_export(
+        cls,
+        target: str,
+        threshold: float | str | os.PathLike[str] | None = None,
+    ) -> Embedder:
+        """Return the Embedder of what export.py has written; see load.
+
+        Images are read as ever; the network runs in the runtime of its format.
+        """
+        described = common.read_object(f'{target}.json')
+        try:
+            place, metric = described['input'], described['metric']
+            net_size = place['height'], place['width']
+            embedding_dim = described['output']['shape'][1]
+            pre_crop_size = tuple(described['pre_crop'])
+            name, kind, limit = (
+                described['format'],
+                place['kind'],
+                described['threshold'],
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise common.InputError(
+                f'{target}.json is not what export.py writes beside that file; '
+                'restore it'
+            ) from error
+        if name not in deployment.FORMAT_CHOICES or kind != 'pixels':
+            raise common.InputError(
+                f'{target} has the format {name} and takes {kind}; an Embedder needs '
+                f'pixels, and one of {", ".join(deployment.FORMAT_CHOICES)}'
+            )
+        common.start_tensorflow()
+        run = deployment.load(name).load(target)
+
+        def network(images: Any, training: bool) -> dict[str, Any]:
+            embs = tf.numpy_function(run, [images], tf.float32, stateful=False)
+            return {'emb': tf.ensure_shape(embs, (None, embedding_dim))}
+
+        embedder = cls(network, embedding_dim, net_size, pre_crop_size, metric)
+        embedder.threshold = find_threshold('', metric, threshold)
+        if threshold is None:
+            embedder.threshold = limit
         return embedder
 
     @classmethod
@@ -272,7 +322,7 @@ class Embedder:
             FileNotFoundError, InputError: it is missing, wrong, or does not say.
         """
         common.start_tensorflow()
-        prefix, metric = os.fspath(prefix), None
+        prefix, metric = os.path.expanduser(prefix), None
         if trained is None:
             stored = checkpoints.read_args(prefix)
             if stored is None:
@@ -560,6 +610,41 @@ def choose_metric(stored: dict[str, Any], filename: str) -> str:
     return metric
 
 
+def choose_image_root(image_root: str | None, experiment_root: str) -> str:
+    """Return the directory that FIDs are relative to.
+
+    Args:
+        image_root: of the command's flags, or None for the training run's.
+        experiment_root: of the training run.
+
+    Raises:
+        InputError: the training run has none, or several.
+    """
+    image_root = image_root or run_args.read(experiment_root).get('image_root')
+    if image_root is None:
+        raise common.InputError(
+            f'{experiment_root}/args.json has no image_root; give --image_root'
+        )
+    if not are_texts(image_root):
+        raise common.InputError(
+            f'{experiment_root}/args.json: image_root is {json.dumps(image_root)}, '
+            'expected a directory; give --image_root'
+        )
+    if isinstance(image_root, list):
+        raise common.InputError(
+            f'{experiment_root}/args.json has several image_root '
+            f'({", ".join(image_root)}); say with --image_root which one the data set '
+            'belongs to'
+        )
+    return image_root
+
+
+def are_texts(value: object) -> bool:
+    """Say whether a value of args.json is a text, or a list of them."""
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str) for item in items)
+
+
 def find_threshold(
     experiment_root: str,
     metric: str,
@@ -583,7 +668,7 @@ def find_threshold(
     elif not isinstance(threshold, (str, os.PathLike)):
         return float(threshold)
     else:
-        filename = os.fspath(threshold)
+        filename = os.path.expanduser(threshold)
     scores = common.read_object(filename)
     try:
         of_rule = {row['rule']: row['threshold'] for row in scores['thresholds']}

@@ -6,7 +6,6 @@ whole bit for bit.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import pathlib
@@ -17,6 +16,9 @@ import array_files
 import common
 import embedding_files
 from embedding import outputs
+
+# Imported at first use: parts are joined without TensorFlow.
+checkpoints = common.lazy_import('checkpoints')
 
 # Flags that may differ from part to part: where things lie, and what is shown.
 FREE_FLAGS = {
@@ -110,18 +112,9 @@ def describe(part, training, precision, variables):
         'count': part.count,
         'training': training,
         'precision': precision,
-        'weights': fingerprint(variables),
+        'weights': checkpoints.fingerprint(variables),
     }
     return {ORIGIN: json.dumps(origin, sort_keys=True)}
-
-
-def fingerprint(variables):
-    """Return a SHA-256 of {name: variable}."""
-    digest = hashlib.sha256()
-    for name in sorted(variables):
-        digest.update(name.encode())
-        digest.update(memoryview(variables[name].numpy()).cast('B'))
-    return digest.hexdigest()
 
 
 def find(filename):

@@ -30,9 +30,11 @@ def average_stripes(features):
     columns = tf.reduce_mean(features, axis=2)  # [B, H, C]
     height = tf.shape(columns)[1]
     stripe_of_row = tf.range(height) * NUM_STRIPES // height  # [H]
-    is_member = tf.one_hot(stripe_of_row, NUM_STRIPES, dtype=columns.dtype)  # [H, S]
-    shares = tf.math.divide_no_nan(is_member, tf.reduce_sum(is_member, axis=0))
-    stripes = tf.einsum('hs,bhc->bsc', shares, columns)
+    is_member = tf.one_hot(stripe_of_row, NUM_STRIPES, axis=0, dtype=columns.dtype)
+    sizes = tf.reduce_sum(is_member, axis=1, keepdims=True)  # [S, 1]
+    shares = tf.math.divide_no_nan(is_member, sizes)  # [S, H]
+    # Not einsum, of which LiteRT's converter makes what its runtime refuses.
+    stripes = tf.matmul(shares[None], columns)  # [B, S, C]
     return tf.reshape(stripes, [-1, NUM_STRIPES * features.shape[-1]])
 
 

@@ -127,7 +127,7 @@ def test_chunks_may_be_packed(tmp_path, options):
     with h5py.File(filename, 'w') as file:
         file.create_dataset('emb', data=POINTS, **options)
         file.create_dataset('fid', data=[f'{i}.jpg' for i in range(12)])
-    embs, fids = embedding_files.open_embeddings(filename)
+    embs, fids, _ = embedding_files.open_embeddings(filename)
     np.testing.assert_array_equal(embs[:], POINTS)
     assert fids[11] == '11.jpg'
 
@@ -141,7 +141,7 @@ def test_zeros_may_be_packed_as_well_as_they_can(tmp_path):
             'emb', data=zeros, chunks=zeros.shape, compression='gzip', shuffle=True
         )
     assert zeros.nbytes / os.path.getsize(filename) > 500
-    embs, _ = embedding_files.open_embeddings(filename)
+    embs = embedding_files.open_embeddings(filename).embs
     assert embs.shape == zeros.shape
 
 

@@ -220,7 +220,7 @@ def test_image_root_that_is_no_text_is_named(tmp_path, value):
     (tmp_path / 'args.json').write_text(json.dumps({'image_root': value}))
     message = re.escape(f'args.json: image_root is {json.dumps(value)}, expected')
     with pytest.raises(common.InputError, match=message):
-        embed.choose_image_root(None, str(tmp_path))
+        embedder.choose_image_root(None, str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_args_json_without_the_net_is_refused(tmp_path):
 def test_diverged_network_is_not_embedded_with():
     embs = np.float32([[1, 2], [np.nan, 1]])
     with pytest.raises(ValueError, match=r'embedding of b\.jpg is not finite'):
-        embedding_files.refuse_diverged(embs, ['a.jpg', 'b.jpg'])
+        embedding_files.refuse_diverged(embs, range(2), ['a.jpg', 'b.jpg'], {})
 
 
 def test_checkpoint_of_another_net_names_what_it_lacks(experiments):

@@ -12,6 +12,7 @@ import zlib
 
 import common
 import datasets
+import run_args
 
 # What --resume takes from the command line: it does not change the mathematics.
 FREE_ON_RESUME = (
@@ -133,7 +134,7 @@ def read_stored(stored_parser, experiment_root):
         FileNotFoundError: there is no args.json.
         InputError: a value is none that the flag could have had.
     """
-    stored = common.read_args(experiment_root)
+    stored = run_args.read(experiment_root)
     for name in OF_ONE_CALL:
         stored.pop(name, None)
     words = ['--experiment_root', experiment_root]

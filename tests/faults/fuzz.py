@@ -98,7 +98,7 @@ def make_args(directory):
 
 def read_args(directory, number):
     trained = embedder.read_trained_net(str(directory))
-    embed.choose_image_root(None, str(directory))
+    embedder.choose_image_root(None, str(directory))
     stored = common.read_args(str(directory)).get('crop_augment')
     embed.describe_scale('center', stored, trained)
     resume = ['--experiment_root', str(directory), '--resume']
@@ -189,7 +189,7 @@ def read_hdf5(directory, number):
         streams=bool(number % 2),
     )
     # A sum protects the numbers, unless it lost its own name.
-    embs, _ = embedding_files.open_embeddings(str(directory / 'embs.h5'))
+    embs = embedding_files.open_embeddings(str(directory / 'embs.h5')).embs
     if embedding_files.read_checksum(embs) is not None:
         np.testing.assert_array_equal(dataset.embs[:], POINTS)
     else:

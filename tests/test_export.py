@@ -1,0 +1,413 @@
+"""export.py: every format embeds as the checkpoint does, or is not kept."""
+
+import contextlib
+import importlib
+import io
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import common
+import deployment
+import embed
+import embedder
+import evaluate
+import export
+import tiny_run
+import train
+from deployment import _parity
+
+ROOT = pathlib.Path(export.__file__).parent
+HEIGHT, WIDTH, DIM = 32, 16, 12
+
+# How far an embedding may be from the checkpoint's, relative to their rms: the formats'
+# own bounds are what a user is promised, these are what the arithmetic allows.
+FLOAT32 = 1e-4  # Some hundred roundings of 2**-24.
+BOUNDS = {'litert_float16': 0.02, 'litert_int8': 0.5}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Return the experiment root of a run on 24 images of noise, some of them JPEGs."""
+    directory = tmp_path_factory.mktemp('run')
+    tiny_run.write_dataset(directory, (4,) * 6)
+    train.main(
+        [
+            *('--experiment_root', str(directory / 'exp'), '--seed', '1'),
+            *('--train_set', str(directory / 'train.csv')),
+            *('--image_root', str(directory), '--metric', 'sqeuclidean'),
+            *('--model_name', 'small_stripes', '--head_name', 'fc512'),
+            *('--embedding_dim', str(DIM), '--batch_p', '4', '--batch_k', '2'),
+            *('--net_input_height', str(HEIGHT), '--net_input_width', str(WIDTH)),
+            *('--train_iterations', '5', '--flip_augment'),
+        ]
+    )
+    return directory / 'exp'
+
+
+def names_of(run):
+    """Return the image files of the run, sorted."""
+    return sorted(str(path) for path in run.parent.glob('*.png'))
+
+
+@pytest.fixture(scope='module')
+def exported(run):
+    """Return {format: file} of all formats, written by one command, and its output."""
+    files = {
+        name: run / f'all{importlib.import_module(f"deployment.{name}").SUFFIX}'
+        for name in deployment.FORMAT_CHOICES
+    }
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = export.main(
+            [
+                *('--experiment_root', str(run), '--filename', 'all', '--quiet'),
+                *('--format', *deployment.FORMAT_CHOICES, '--licence', 'cc-by-4.0'),
+            ]
+        )
+    assert code == 0
+    return files, printed.getvalue()
+
+
+@pytest.fixture(scope='module')
+def truth(run):
+    """Return the checkpoint's embeddings of the run's images."""
+    return embedder.Embedder.load(run).embed(names_of(run))
+
+
+@pytest.mark.parametrize('name', deployment.FORMAT_CHOICES)
+def test_every_format_embeds_as_the_checkpoint_does(run, exported, truth, name):
+    files, table = exported
+    ours = embedder.Embedder.load(files[name])
+    embs = ours.embed(names_of(run), batch_size=7)
+    rms = np.sqrt((truth**2).mean())
+    assert np.abs(embs - truth).max() <= BOUNDS.get(name, FLOAT32) * rms
+    assert (ours.metric, ours.embedding_dim) == ('sqeuclidean', DIM)
+    # Its file tells the same, measured in the other process.
+    told = json.loads(pathlib.Path(f'{files[name]}.json').read_text())
+    assert told['parity']['difference'] <= BOUNDS.get(name, FLOAT32)
+    assert told['parity']['num_images'] == 24
+    assert told['checkpoint']['name'].endswith('checkpoint-5')
+    (row,) = (line for line in table.splitlines() if line.split()[0] == name)
+    assert f'{told["parity"]["difference"]:.1e}' in row
+    megabytes = _parity.count_bytes(files[name]) / 1e6
+    assert f'{megabytes:.1f} MB' in row
+
+
+def test_half_and_quarter_precision_are_smaller(exported):
+    files, _ = exported
+    sizes = {name: _parity.count_bytes(file) for name, file in files.items()}
+    assert 0.45 < sizes['litert_float16'] / sizes['litert'] < 0.6
+    assert 0.2 < sizes['litert_int8'] / sizes['litert'] < 0.4
+    assert sizes['saved_model'] < 1.3 * sizes['onnx']  # Weights are there once.
+
+
+def test_mirror_images_are_embedded_by_exported_networks(run, exported):
+    files, _ = exported
+    flip = {'flip': True, 'aggregator': 'mean'}
+    expected = embedder.Embedder.load(run).embed(names_of(run), **flip)
+    embs = embedder.Embedder.load(files['onnx']).embed(names_of(run), **flip)
+    np.testing.assert_allclose(embs, expected, atol=FLOAT32 * np.abs(expected).max())
+
+
+# --- the contract of the files ----------------------------------------------------
+
+# What somebody writes who has onnxruntime and no TensorFlow.
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules['tensorflow'] = sys.modules['keras'] = None  # An import of it would fail.
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+(place,), (result,) = session.get_inputs(), session.get_outputs()
+assert (place.name, place.type) == ('images', 'tensor(float)')
+assert place.shape[1:] == [32, 16, 3]
+assert (result.name, result.shape[1:]) == ('embeddings', [12])
+assert not isinstance(place.shape[0], int)
+for count in (1, 5):
+    images = np.load(sys.argv[2])[:count]
+    np.save(f'{sys.argv[3]}{count}', session.run(None, {'images': images})[0])
+"""
+
+
+def read_pixels(run):
+    """Return the run's images, float32 [24, 32, 16, 3]; they need no resizing."""
+    images = [cv2.imread(name)[:, :, ::-1] for name in names_of(run)]
+    return np.stack(images).astype(np.float32)
+
+
+def test_onnx_needs_no_tensorflow(run, exported, truth, tmp_path):
+    files, _ = exported
+    np.save(tmp_path / 'images.npy', read_pixels(run))
+    words = [files['onnx'], tmp_path / 'images.npy', tmp_path / 'embs']
+    subprocess.run(
+        [sys.executable, '-c', WITHOUT_TENSORFLOW, *map(str, words)],
+        check=True,
+        cwd=tmp_path,
+    )
+    for count in (1, 5):
+        embs = np.load(tmp_path / f'embs{count}.npy')
+        atol = FLOAT32 * np.abs(truth).max()
+        np.testing.assert_allclose(embs, truth[:count], atol=atol)
+
+
+@pytest.mark.parametrize('name', [n for n in deployment.FORMAT_CHOICES if 'lite' in n])
+def test_litert_has_built_in_operations_and_names(run, exported, name):
+    from ai_edge_litert import interpreter
+
+    files, _ = exported
+    runtime = interpreter.Interpreter(str(files[name]))
+    signature = runtime.get_signature_list()['serving_default']
+    assert signature == {'inputs': ['images'], 'outputs': ['embeddings']}
+    (place,), (result,) = runtime.get_input_details(), runtime.get_output_details()
+    assert place['dtype'] == result['dtype'] == np.float32
+    assert place['shape_signature'].tolist() == [-1, HEIGHT, WIDTH, 3]
+    operations = {op['op_name'] for op in runtime._get_ops_details()}
+    assert not [op for op in operations if 'Flex' in op or 'CUSTOM' in op]
+
+
+def test_saved_model_takes_pixels_under_its_names(run, exported, truth):
+    import tensorflow as tf
+
+    files, _ = exported
+    loaded = tf.saved_model.load(str(files['saved_model']))
+    embed_images = loaded.signatures['serving_default']
+    embs = embed_images(images=tf.constant(read_pixels(run)))['embeddings']
+    np.testing.assert_allclose(embs, truth, atol=FLOAT32 * np.abs(truth).max())
+
+
+def test_saved_model_takes_image_files(run, truth, tmp_path):
+    import tensorflow as tf
+
+    words = ['--experiment_root', str(run), '--filename', 'bytes', '--quiet']
+    words += ['--format', 'saved_model', '--input', 'encoded']
+    assert export.main(words) == 0
+    embed_files = tf.saved_model.load(str(run / 'bytes_saved_model'))
+    image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.jpg'), image)
+    names = [*names_of(run)[:2], str(tmp_path / 'a.jpg')]
+    contents = [pathlib.Path(name).read_bytes() for name in names]
+    embs = embed_files.signatures['serving_default'](images=tf.constant(contents))
+    expected = embedder.Embedder.load(run).embed(names)
+    atol = FLOAT32 * np.abs(expected).max()
+    np.testing.assert_allclose(embs['embeddings'], expected, atol=atol)
+    with pytest.raises(common.InputError, match='takes encoded; an Embedder needs pix'):
+        embedder.Embedder.load(run / 'bytes_saved_model')
+
+
+def test_hub_folder_tells_what_it_is_and_nothing_of_this_machine(run, exported):
+    files, _ = exported
+    folder = files['hub_folder']
+    args = json.loads((folder / 'args.json').read_text())
+    assert args['embedding_dim'] == DIM
+    for file in folder.iterdir():
+        assert str(run.parent).encode() not in file.read_bytes(), file
+    card = (folder / 'README.md').read_text()
+    heading = re.match(r'---\n(.*?)\n---\n', card, re.DOTALL)[1].splitlines()
+    assert heading[0] == 'license: cc-by-4.0'
+    assert heading[heading.index('datasets:') + 1] == '- "train"'
+    assert f'{HEIGHT} x\n{WIDTH} pixels to {DIM} numbers' in card
+    assert 'for 5 iterations of 8 images' in card
+    code = re.search(r'```python\n(.*?)```', card, re.DOTALL)[1]
+    assert "Embedder.load('all')" in code
+    assert sum(f.stat().st_size for f in folder.glob('*.data*')) < 1.2 * (
+        _parity.count_bytes(files['onnx'])
+    )  # Without the optimizer's moments.
+
+
+def test_card_has_the_scores_of_evaluate(run, tmp_path):
+    scores = {'mAP': 0.1234, 'CMC': [0.5, 0.6, 0.7, 0.8, 0.875]}
+    scores['args'] = {'gallery_dataset': 'data/market1501_test.csv'}
+    (tmp_path / 'scores.json').write_text(json.dumps(scores))
+    words = ['--experiment_root', str(run), '--format', 'hub_folder', '--licence', 'x']
+    words += ['--filename', 'scored', '--scores', str(tmp_path / 'scores.json')]
+    assert export.main([*words, '--quiet', '--num_check_images', '4']) == 0
+    card = (run / 'scored_hub' / 'README.md').read_text()
+    assert 'On `market1501_test`: mAP 12.34%, rank-1 50.00%, rank-5 87.50%.' in card
+    assert '    - type: mAP\n      value: 12.34\n' in card
+    assert '      name: "market1501_test"\n' in card
+
+
+def test_scores_are_those_of_evaluate(run, tmp_path):
+    csv = str(run.parent / 'train.csv')
+    embed.main(['--experiment_root', str(run), '--dataset', csv, '--quiet'])
+    embs = str(run / 'train_embeddings.h5')
+    evaluate.main(
+        [
+            *('--excluder', 'diagonal', '--metric', 'sqeuclidean', '--quiet'),
+            *('--query_dataset', csv, '--query_embeddings', embs),
+            *('--gallery_dataset', csv, '--gallery_embeddings', embs),
+            *('--filename', str(tmp_path / 'scores.json')),
+        ]
+    )
+    expected = json.loads((tmp_path / 'scores.json').read_text())['mAP']
+    words = ['--experiment_root', str(run), '--format', 'onnx', '--filename', 'ranked']
+    words += ['--query_dataset', csv, '--gallery_dataset', csv]
+    assert export.main([*words, '--excluder', 'diagonal', '--quiet']) == 0
+    parity = json.loads((run / 'ranked.onnx.json').read_text())['parity']
+    assert parity['tensorflow_mean_ap'] == pytest.approx(expected, abs=1e-6)
+    assert parity['mean_ap'] == pytest.approx(expected, abs=0.01)  # Ties may turn.
+
+
+def test_threshold_of_the_run_goes_along(run, exported):
+    files, _ = exported
+    thresholds = {'args': {'metric': 'sqeuclidean'}}
+    thresholds['thresholds'] = [{'rule': 'equal error rate', 'threshold': 0.75}]
+    (run / 'thresholds.json').write_text(json.dumps(thresholds))
+    try:
+        words = ['--experiment_root', str(run), '--format', 'onnx', '--quiet']
+        assert export.main([*words, '--filename', 'told']) == 0
+    finally:
+        (run / 'thresholds.json').unlink()
+    assert embedder.Embedder.load(run / 'told.onnx').threshold == 0.75
+    assert embedder.Embedder.load(files['onnx']).threshold is None
+    assert embedder.Embedder.load(files['onnx'], threshold=2).threshold == 2
+
+
+# --- what goes wrong --------------------------------------------------------------
+
+
+def spoil(factor):
+    """Return a function that writes ONNX whose embeddings are multiplied."""
+
+    def write(exported_network, target, calibration):
+        import onnx
+
+        from deployment import onnx as module
+
+        original(exported_network, target, calibration)
+        model = onnx.load(target)
+        last = next(n for n in model.graph.node if 'embeddings' in n.output)
+        last.output[:] = ['almost']
+        value = onnx.helper.make_tensor('factor', 1, [1], [factor])
+        model.graph.initializer.append(value)
+        product = onnx.helper.make_node('Mul', ['almost', 'factor'], ['embeddings'])
+        model.graph.node.append(product)
+        onnx.save(model, target)
+        del module
+
+    from deployment import onnx as module
+
+    original = module.write
+    return write
+
+
+@pytest.mark.parametrize('factor', [1.01, float('nan'), 0.0])
+def test_file_that_embeds_otherwise_is_not_kept(run, monkeypatch, capsys, factor):
+    from deployment import onnx as module
+
+    monkeypatch.setattr(module, 'write', spoil(factor))
+    words = ['--experiment_root', str(run), '--format', 'onnx', 'litert']
+    assert export.main([*words, '--filename', 'spoilt']) == 1
+    told = capsys.readouterr()
+    assert 'error: onnx embeds otherwise: the largest difference is' in told.err
+    assert 'at most 1e-04 was expected; it is not kept' in told.err
+    assert not list(run.glob('spoilt.onnx*'))
+    assert not list(run.glob('.export_*'))
+    assert (run / 'spoilt.tflite').exists()  # The other one is fine.
+    assert [line.split()[0] for line in told.out.splitlines()] == ['format', 'litert']
+
+
+def test_older_file_stays_if_the_new_one_is_bad(run, exported, monkeypatch):
+    from deployment import onnx as module
+
+    (run / 'old.onnx').write_text('older')
+    monkeypatch.setattr(module, 'write', spoil(2.0))
+    words = ['--experiment_root', str(run), '--format', 'onnx', '--quiet']
+    assert export.main([*words, '--filename', 'old']) == 1
+    assert (run / 'old.onnx').read_text() == 'older'
+
+
+def test_file_that_its_runtime_does_not_load_is_not_kept(run, monkeypatch, capsys):
+    from deployment import litert as module
+
+    def write(exported_network, target, calibration):
+        pathlib.Path(target).write_bytes(b'TFL3 rubbish')
+
+    monkeypatch.setattr(module, 'write', write)
+    words = ['--experiment_root', str(run), '--format', 'litert', '--filename', 'none']
+    assert export.main([*words, '--quiet']) == 1
+    assert 'the runtime of litert fails with' in capsys.readouterr().err
+    assert not list(run.glob('none*'))
+
+
+def test_directories_are_replaced(run):
+    words = ['--experiment_root', str(run), '--format', 'hub_folder', '--quiet']
+    words += ['--filename', 'twice', '--num_check_images', '2']
+    for licence in ('first', 'second'):
+        assert export.main([*words, '--licence', licence]) == 0
+    assert 'license: second' in (run / 'twice_hub' / 'README.md').read_text()
+    assert sorted(path.name for path in run.glob('twice*')) == [
+        *('twice_hub', 'twice_hub.json')
+    ]
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (
+            ['--format', 'onnx', '--input', 'encoded'],
+            'saved_model alone: other runtimes',
+        ),
+        (['--format', 'hub_folder'], 'needs a --licence for the model card'),
+        (
+            ['--format', 'onnx', '--excluder', 'diagonal'],
+            'belong together: give all th',
+        ),
+        (['--format', 'tensorrt'], "invalid choice: 'tensorrt'"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(run, capsys, words, message):
+    with pytest.raises(SystemExit) as error:
+        export.main(['--experiment_root', str(run), *words])
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    from deployment import onnx as module
+
+    monkeypatch.setattr(module, 'NEEDS', ('no-such-distribution',))
+    message = 'needs no-such-distribution; install it: pip install -r requirements-exp'
+    with pytest.raises(common.InputError, match=message):
+        export.load_formats(['onnx'])
+
+
+def test_images_to_check_on_are_those_of_the_run(tmp_path):
+    csv = tmp_path / 'a.csv'
+    csv.write_text('')
+    choose = export.choose_check_images
+    assert choose('x.csv', {}, 'exp') == 'x.csv'
+    assert choose(None, {'val_set': str(csv), 'train_set': 'gone'}, 'exp') == str(csv)
+    assert choose(None, {'val_set': None, 'train_set': [str(csv)]}, 'exp') == str(csv)
+    with pytest.raises(common.InputError, match='exp/args.json names are not here'):
+        choose(None, {'val_set': 'gone', 'train_set': 'gone'}, 'exp')
+
+
+def test_json_beside_a_file_is_checked(run, exported, tmp_path):
+    files, _ = exported
+    (tmp_path / 'x.onnx').write_bytes(files['onnx'].read_bytes())
+    told = json.loads(pathlib.Path(f'{files["onnx"]}.json').read_text())
+    for changed, message in (
+        ({'input': 3}, r'x.onnx.json is not what export.py writes beside'),
+        ({'format': 'exe'}, r'has the format exe and takes pixels; an Embedder needs'),
+    ):
+        (tmp_path / 'x.onnx.json').write_text(json.dumps({**told, **changed}))
+        with pytest.raises(common.InputError, match=message):
+            embedder.Embedder.load(tmp_path / 'x.onnx')
+
+
+def test_nearest_images_are_compared():
+    truth = np.float32([[0], [1], [10], [12]])
+    same, other = truth + 0.1, np.float32([[0], [20], [10], [12]])
+    assert _parity.compare(same, truth, 'euclidean')[1] == 1
+    # 0 is now nearest to 10, and 20 to 12.
+    difference, agreement = _parity.compare(other, truth, 'euclidean')
+    assert agreement == 0.5
+    assert difference == pytest.approx(19 / np.sqrt((0 + 1 + 100 + 144) / 4))
+    with pytest.raises(common.InputError, match=r'shape \[4, 2\], expected \[4, 1\]'):
+        _parity.compare(np.zeros((4, 2)), truth, 'euclidean')
