@@ -212,7 +212,7 @@ def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
 def read_parquet(filename: str) -> tuple[np.ndarray, list[str]]:
     """Return (embs, fids) of a .parquet file; see read_table."""
     pyarrow = import_pyarrow()
-    with pyarrow.parquet.ParquetFile(filename) as file:
+    with pyarrow.parquet.ParquetFile(filename, page_checksum_verification=True) as file:
         kind = {field.name: field.type for field in file.schema_arrow}.get('emb')
         is_list = kind is not None and pyarrow.types.is_fixed_size_list(kind)
         if not is_list or not pyarrow.types.is_floating(kind.value_type):

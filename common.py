@@ -818,6 +818,38 @@ def complete_file(filename: str, makes_directory: bool = True) -> Iterator[str]:
             os.close(lock)
 
 
+@contextlib.contextmanager
+def directory_beside(target: str) -> Iterator[str]:
+    """Yield an empty directory beside `target`, which is removed at the end.
+
+    What is made in it can be renamed to `target` in one step. If the process is killed,
+    the next one that writes there removes it, as it does what complete_file leaves.
+
+    Raises:
+        FileError: it cannot be made; says why.
+    """
+    target = os.path.realpath(target)
+    with writing(f'cannot write {target}'):
+        directory = make_directory_of(target)
+        remove_leftovers(directory)
+        temporary, lock = make_temporary(target, directory)
+    made = name_directory(temporary)
+    try:
+        with writing(f'cannot write {target}'):
+            os.mkdir(made)
+            yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        os.close(lock)
+
+
+def name_directory(temporary: str) -> str:
+    """Return the directory that belongs to a temporary file, see directory_beside."""
+    return f'{temporary}.d'
+
+
 def make_temporary(target: str, directory: str) -> tuple[str, int]:
     """Make the file that is to become `target`, and lock it.
 
@@ -883,6 +915,7 @@ def remove_unowned(filename: str) -> bool:
         return False
     try:
         lock_file(lock, fcntl.F_OFD_SETLK)
+        shutil.rmtree(name_directory(filename), ignore_errors=True)
         os.remove(filename)
     except OSError:
         return False

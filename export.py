@@ -347,8 +347,7 @@ def export(run, name, module, kind, target, check, ranked):
         InputError: it cannot be made, its runtime does not load it, or its embeddings
             are others; nothing is kept.
     """
-    directory = common.make_directory_of(target)
-    with tempfile.TemporaryDirectory(prefix='.export_', dir=directory) as made:
+    with common.directory_beside(target) as made:
         partial = os.path.join(made, os.path.basename(target))
         write(run, name, module, kind, partial, check.pixels)
         with _parity.Child(name, partial, kind) as child:
@@ -407,6 +406,12 @@ def refuse_difference(name, parity, tolerance):
 
 def replace(partial, target):
     """Give a file or directory its name, in the place of an older one."""
+    for directory, _, names in os.walk(partial):
+        for name in names:
+            common.sync(os.path.join(directory, name))
+        common.sync(directory)
+    if os.path.isfile(partial):
+        common.sync(partial)
     if os.path.isdir(partial) and os.path.isdir(target):
         old = f'{partial}.old'
         os.rename(target, old)
@@ -414,6 +419,7 @@ def replace(partial, target):
         shutil.rmtree(old)
     else:
         os.replace(partial, target)
+    common.sync(os.path.dirname(os.path.realpath(target)))
 
 
 def open_run(root, checkpoint, stored, name, licence, scores):

@@ -125,7 +125,9 @@ def write_parquet(filename, table):
     )
     with (
         common.complete_file(filename) as temporary,
-        pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
+        pyarrow.parquet.ParquetWriter(
+            temporary, schema, write_page_checksum=True
+        ) as writer,
     ):
         for rows, embs in regroup(table.embs, ROWS_AT_ONCE):
             flat = pyarrow.array(np.ascontiguousarray(embs, np.float32).ravel())

@@ -488,7 +488,7 @@ EMBED = [
         'embed', '--checkpoint x', None, 'no checkpoint x; expected one of checkpoint'
     ),
     file('embed', '--dataset {d}/none.csv', None, '{d}/none.csv does not exist'),
-    file('embed', '--dataset {d}', None, '{d} is a directory'),
+    file('embed', '--dataset {d}/exp', None, '{d}/exp has no images; expected files'),
     file('embed', '--image_root {d}/none', None, '12 of 12', 'check --image_root'),
     file('embed', '--filename {d}', None, '{d} is a directory, a file name was'),
     file('embed', '--filename {d}/0_0.png/a/x.h5', None, '{d}/0_0.png is a file, a'),

@@ -745,3 +745,27 @@ def test_keras_finds_nothing_that_is_slow_and_not_used(monkeypatch):
     }
     assert 'sklearn' not in sys.modules
     assert sys.modules['pandas'] is sys
+
+
+def test_directory_beside_a_file_is_there_for_a_block(tmp_path):
+    target = tmp_path / 'new' / 'x.onnx'
+    with common.directory_beside(str(target)) as made:
+        assert os.listdir(made) == []
+        assert os.path.dirname(made) == str(tmp_path / 'new')
+        (pathlib.Path(made) / 'x').write_text('x')
+        os.replace(os.path.join(made, 'x'), target)
+    assert [path.name for path in target.parent.iterdir()] == ['x.onnx']
+
+
+def test_directory_of_a_killed_process_is_removed_and_of_a_living_one_is_not(tmp_path):
+    target = str(tmp_path / 'x.onnx')
+    with common.directory_beside(target) as living:
+        dead = tmp_path / '.x.onnx.12345678.partial'
+        dead.write_bytes(b'')
+        dead.with_name(f'{dead.name}.d').mkdir()
+        (dead.with_name(f'{dead.name}.d') / 'half').write_text('half')
+        common.remove_leftovers.cache_clear()
+        with common.directory_beside(target):
+            assert not list(tmp_path.glob('*12345678*'))
+            assert os.path.isdir(living)
+    assert not list(tmp_path.iterdir())

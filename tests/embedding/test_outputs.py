@@ -280,3 +280,15 @@ def test_name_with_a_line_break_does_not_go_into_a_list(tmp_path):
     with pytest.raises(common.InputError, match=r"1 FIDs have a line break .*'b\\nc'"):
         outputs.write_npy(str(tmp_path / 'x.npy'), table)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('suffix', ['npz', 'parquet'])
+def test_flipped_bit_is_an_error_and_no_other_score(run, hdf5, suffix):
+    filename = embed_set(run, f'flipped.{suffix}')
+    content = bytearray(filename.read_bytes())
+    # Somewhere in the numbers, which both formats store as they are.
+    place = content.index(np.float32(hdf5['emb'][5, 2]).tobytes())
+    content[place] ^= 1
+    filename.write_bytes(content)
+    with pytest.raises(common.InputError, match='CRC'):
+        embedding_files.load(str(run / 'good.csv'), str(filename))
