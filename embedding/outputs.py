@@ -113,7 +113,7 @@ def write_csv(filename, table):
 
 
 def write_parquet(filename, table):
-    """Write columns fid, pid and emb; it is null for what was skipped."""
+    """Write columns fid, pid and emb; its numbers are NaN for what was skipped."""
     pyarrow = array_files.import_pyarrow()
     columns = {'fid': table.fids}
     if table.pids is not None:
@@ -131,16 +131,11 @@ def write_parquet(filename, table):
     ):
         for rows, embs in regroup(table.embs, ROWS_AT_ONCE):
             flat = pyarrow.array(np.ascontiguousarray(embs, np.float32).ravel())
-            is_skipped = pyarrow.array([row in table.skipped for row in rows])
             arrays = [
                 pyarrow.array([column[row] for row in rows], pyarrow.string())
                 for column in columns.values()
             ]
-            arrays.append(
-                pyarrow.FixedSizeListArray.from_arrays(
-                    flat, type=numbers, mask=is_skipped
-                )
-            )
+            arrays.append(pyarrow.FixedSizeListArray.from_arrays(flat, type=numbers))
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
 
 
