@@ -829,10 +829,14 @@ def directory_beside(target: str) -> Iterator[str]:
         FileError: it cannot be made; says why.
     """
     target = os.path.realpath(target)
-    with writing(f'cannot write {target}'):
+    try:
         directory = make_directory_of(target)
         remove_leftovers(directory)
         temporary, lock = make_temporary(target, directory)
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f'cannot write {target}: {explain(error)}') from error
     made = name_directory(temporary)
     try:
         with writing(f'cannot write {target}'):

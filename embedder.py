@@ -366,6 +366,11 @@ class Embedder:
         )
         return embedder, report
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) that images are resized to for the net, pixels."""
+        return self.net_size
+
     # --- images to embeddings -----------------------------------------------------
 
     def embed(

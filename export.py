@@ -474,7 +474,7 @@ def main(argv=None):
                 parity = export(run, name, module, args.input, target, check, ranked)
             except common.InputError as error:
                 failures.append(error)
-                logger.error(f'error: {error}')
+                logger.error(f'{common.command_name()}: error: {error}')
                 continue
             rows.append(_parity.format_row(name, parity))
             logger.info(f'{target}, and {target}.json')

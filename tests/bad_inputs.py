@@ -487,6 +487,17 @@ EMBED = [
     file(
         'embed', '--checkpoint x', None, 'no checkpoint x; expected one of checkpoint'
     ),
+    flag('embed', '--merge --resume', '--merge has nothing to resume: leave --resume'),
+    flag('embed', '--on_bad_image ignore', "invalid choice: 'ignore'", "'skip'"),
+    flag(
+        'embed', '--on_bad_image skip --filename x.npy', '.npy cannot; choose .h5, .npz'
+    ),
+    file('embed', '--dataset {d}/list.txt', put('list.txt', ' '), 'names no images'),
+    file(
+        'embed', '--dataset {d}/list.txt', put('list.txt', 'a.png'), '1 of 1', 'a.png'
+    ),
+    file('embed', '--dataset {d}/none.jpg', None, '{d}/none.jpg); check --image_root'),
+    file('embed', '--dataset {d}/none.txt', None, '{d}/none.txt'),
     file('embed', '--dataset {d}/none.csv', None, '{d}/none.csv does not exist'),
     file('embed', '--dataset {d}/exp', None, '{d}/exp has no images; expected files'),
     file('embed', '--image_root {d}/none', None, '12 of 12', 'check --image_root'),
@@ -558,10 +569,39 @@ EMBED = [
     file('embed', '', put('1_1.png', JPEG_HEADER), NO_IMAGE, 'JPEG', others=True),
 ]
 
+# --- export.py -------------------------------------------------------------------
+
+EXPORT = [
+    bare('export', '', 'arguments are required: --experiment_root, --format'),
+    flag('export', '--experiment_root {d}/none', '{d}/none is not a directory'),
+    *empty('export', '--experiment_root', '--filename', '--image_root'),
+    *empty('export', '--check_images', '--query_dataset', '--gallery_dataset'),
+    flag('export', '--format onx', 'did you mean onnx?'),
+    flag('export', '--input encoded', '--input encoded is for --format saved_model'),
+    flag('export', '--format hub_folder', 'needs a --licence', 'cc-by-nc-4.0'),
+    flag('export', '--excluder diagonal', 'belong together: give all three, or none'),
+    flag('export', '--scores {d}/none.json', '{d}/none.json'),
+    *numbers('export', '--num_check_images', POSITIVE, '0'),
+    file('export', '--checkpoint x', None, 'no checkpoint x; expected one of'),
+    file('export', '--check_images {d}/none.csv', None, '{d}/none.csv does not exist'),
+    file('export', '--image_root {d}/none', None, '2 of 2', 'check --image_root'),
+    file('export', '', remove('train.csv'), 'names are not here; give --check_images'),
+    file('export', '', store(metric='l2'), 'args.json: metric is "l2", expected one'),
+    file('export', '', remove(*NO_ARGS), 'no args.json in {d}/exp; expected a'),
+    file('export', '', cut(DATA, 1000), '{d}/exp/checkpoint-1 is damaged'),
+    file('export', '', put('0_0.png', ''), '0_0.png is not a readable image', 'empty'),
+    file('export', '--filename {d}/0_0.png/x', None, '{d}/0_0.png is a file'),
+    file('export', '--filename /proc/x', None, 'cannot write /proc/x.onnx'),
+    file('export', '', put('exp/thresholds.json', '{}'), 'has no thresholds; expected'),
+    file('export', '', put('exp/thresholds.json', '['), 'is not valid JSON'),
+]
+
 # --- evaluate.py -----------------------------------------------------------------
 
 NPY = '--query_embeddings {d}/x.npy'
 NPZ = '--query_embeddings {d}/x.npz'
+TABLE = '--query_embeddings {d}/x.csv'
+PARQUET = '--query_embeddings {d}/x.parquet'
 NO_HDF5 = '{d}/train.h5 is not a complete HDF5 file; expected what embed.py writes'
 NO_EMBEDDINGS = '{d}/train.h5 has no embeddings; expected', 'shape [N, D], found'
 OTHER_ROWS = 'embed this very CSV'
@@ -573,6 +613,12 @@ EVALUATE = [
     flag('evaluate', '--excluder market', 'did you mean market1501?'),
     flag('evaluate', '--metric l2', "invalid choice: 'l2'", "'euclidean'"),
     flag('evaluate', '--treshold', 'did you mean --thresholds?'),
+    file(
+        'evaluate', TABLE, put('x.csv', 'fid,1,2\n'), 'x.csv is no table of embeddings'
+    ),
+    file('evaluate', TABLE, put('x.csv', 'fid,emb_1\na\n'), 'line 2 has 1 fields, 2'),
+    file('evaluate', TABLE, put('x.csv', 'fid,emb_1\na,1\n'), OTHER_ROWS),
+    file('evaluate', PARQUET, put('x.parquet', 'x'), 'is not a complete table of'),
     flag('evaluate', '--no_match keep', "invalid choice: 'keep'", "'drop'"),
     flag('evaluate', '--pool median', 'did you mean mean?'),
     flag('evaluate', '--multi_query all', "invalid choice: 'all'", "'max'"),
@@ -790,5 +836,5 @@ TRINET = [
 
 ROWS = [
     *(*TRAIN_FLAGS, *TRAIN_FLAGS_TOGETHER, *TRAIN_FILES, *RESUME, *EMBED, *EVALUATE),
-    *(*VISUALIZE, *PLOT, *MAKE_CSV, *TRINET),
+    *(*EXPORT, *VISUALIZE, *PLOT, *MAKE_CSV, *TRINET),
 ]

@@ -82,6 +82,10 @@ def sound_flags(name, directory):
             *(f'--experiment_root={directory}/exp', f'--dataset={directory}/train.csv'),
             *('--batch_size=4', '--quiet'),
         ],
+        'export': [
+            *(f'--experiment_root={directory}/exp', '--format=onnx'),
+            *('--num_check_images=2', '--quiet'),
+        ],
         'evaluate': ['--excluder=diagonal', *sides],
         'visualize': [
             *('--excluder=diagonal', *sides, images, '--quiet'),

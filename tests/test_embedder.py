@@ -245,7 +245,7 @@ def test_distances_are_those_of_the_metric():
 
 def test_metric_is_that_of_the_training(run, loaded):
     assert loaded.metric == 'cityblock'
-    assert (loaded.net_size, loaded.pre_crop_size) == ((32, 16), (36, 18))
+    assert (loaded.input_size, loaded.pre_crop_size) == ((32, 16), (36, 18))
     (run / 'args.json').rename(run / 'kept.json')
     args = json.loads((run / 'kept.json').read_text())
     try:

@@ -1,7 +1,7 @@
 """export.py: every format embeds as the checkpoint does, or is not kept."""
 
 import contextlib
-import importlib
+import importlib.metadata
 import io
 import json
 import pathlib
@@ -11,6 +11,7 @@ import sys
 
 import cv2
 import numpy as np
+import packaging.requirements
 import pytest
 
 import common
@@ -119,8 +120,9 @@ def test_mirror_images_are_embedded_by_exported_networks(run, exported):
 
 # What somebody writes who has onnxruntime and no TensorFlow.
 WITHOUT_TENSORFLOW = """
+import importlib.util
 import sys
-sys.modules['tensorflow'] = sys.modules['keras'] = None  # An import of it would fail.
+assert importlib.util.find_spec('tensorflow') is None
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1])
 (place,), (result,) = session.get_inputs(), session.get_outputs()
@@ -140,14 +142,41 @@ def read_pixels(run):
     return np.stack(images).astype(np.float32)
 
 
-def test_onnx_needs_no_tensorflow(run, exported, truth, tmp_path):
+@pytest.fixture
+def small_environment(tmp_path):
+    """Return a directory of packages with onnxruntime and what it needs: no more."""
+    packages = tmp_path / 'packages'
+    packages.mkdir()
+    waiting, known = ['onnxruntime'], set()
+    while waiting:
+        name = waiting.pop()
+        if name in known:
+            continue
+        known.add(name)
+        distribution = importlib.metadata.distribution(name)
+        for file in distribution.files:
+            top = packages / file.parts[0]
+            source = pathlib.Path(distribution.locate_file(file.parts[0]))
+            if file.parts[0] != '..' and not top.exists() and source.exists():
+                top.symlink_to(source)
+        for line in distribution.requires or ():
+            needed = packaging.requirements.Requirement(line)
+            if needed.marker is None or needed.marker.evaluate():
+                waiting.append(needed.name)
+    assert 'tensorflow' not in known
+    return packages
+
+
+def test_onnx_needs_no_tensorflow(run, exported, truth, tmp_path, small_environment):
     files, _ = exported
     np.save(tmp_path / 'images.npy', read_pixels(run))
     words = [files['onnx'], tmp_path / 'images.npy', tmp_path / 'embs']
     subprocess.run(
-        [sys.executable, '-c', WITHOUT_TENSORFLOW, *map(str, words)],
+        # -S: without the packages of this environment.
+        [sys.executable, '-S', '-c', WITHOUT_TENSORFLOW, *map(str, words)],
         check=True,
         cwd=tmp_path,
+        env={'PYTHONPATH': str(small_environment)},
     )
     for count in (1, 5):
         embs = np.load(tmp_path / f'embs{count}.npy')
