@@ -240,9 +240,13 @@ class Check:
         self.loading_threads = loading_threads
 
     def __enter__(self):
-        self.directory = tempfile.TemporaryDirectory()
         self.pixels = self.read(self.paths)
-        self.filename = self.store(self.paths, self.pixels)
+        self.directory = tempfile.TemporaryDirectory()
+        try:
+            self.filename = self.store(self.paths, self.pixels)
+        except BaseException:
+            self.directory.cleanup()
+            raise
         return self
 
     def __exit__(self, *_):
