@@ -6,7 +6,7 @@ SUFFIX, NEEDS, load = '_float16.tflite', _litert.NEEDS, _litert.load
 
 # Each weight is off by at most 2**-11, of which a net of 50 layers makes a few times
 # that; what goes wrong is larger by far.
-TOLERANCE = 0.02
+TOLERANCE = 0.05
 
 
 def write(exported, target, calibration):

@@ -229,6 +229,13 @@ def furnish_home(home, monkeypatch):
     np.savez(home / 'trinet-market1501.npz', *trinet_recipe.make_arrays())
 
 
+def put_images(story):
+    """Put the two images that README embeds where its commands run."""
+    images = sorted(story.home.glob('*/query/*.jpg'))
+    for name, image in zip(('query.jpg', 'gallery.jpg'), images, strict=False):
+        shutil.copy(image, story.code / name)
+
+
 def write_old_checkpoint(filename, arrays):
     """Write arrays by name in TensorFlow's old one-file format."""
     names = sorted(arrays)

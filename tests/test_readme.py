@@ -52,6 +52,7 @@ def story(played, tmp_path_factory):
     story = readme_story.Story(tmp_path_factory.mktemp('readme'))
     with pytest.MonkeyPatch.context() as monkeypatch:
         readme_story.furnish_home(story.home, monkeypatch)
+    readme_story.put_images(story)
     for page in played:
         story.play(page)
     return story
