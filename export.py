@@ -243,7 +243,7 @@ class Check:
         self.pixels = self.read(self.paths)
         self.directory = tempfile.TemporaryDirectory()
         try:
-            self.filename = self.store(self.paths, self.pixels)
+            self.filename = self.store('images', self.paths, self.pixels)
         except BaseException:
             self.directory.cleanup()
             raise
@@ -259,13 +259,13 @@ class Check:
         )
         return np.concatenate([batch.numpy() for _, batch in read])
 
-    def store(self, paths, pixels):
+    def store(self, name, paths, pixels):
         """Return the name of a file of images for _parity.Child."""
         if self.kind == 'encoded':
-            filename = os.path.join(self.directory.name, 'images.json')
+            filename = os.path.join(self.directory.name, f'{name}.json')
             common.write_json(filename, [os.path.abspath(path) for path in paths])
             return filename
-        filename = os.path.join(self.directory.name, 'images.npy')
+        filename = os.path.join(self.directory.name, f'{name}.npy')
         np.save(filename, pixels)
         return filename
 
@@ -299,7 +299,7 @@ class Check:
         for first in range(0, len(paths), MOST_AT_ONCE):
             some = paths[first : first + MOST_AT_ONCE]
             pixels = self.read(some)
-            embs, _ = child.embed(self.store(some, pixels))
+            embs, _ = child.embed(self.store('ranked', some, pixels))
             pairs.append((self.embed_pixels(pixels), embs))
         return [np.concatenate(side) for side in zip(*pairs, strict=True)]
 

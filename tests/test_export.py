@@ -274,12 +274,15 @@ def test_scores_are_those_of_evaluate(run, tmp_path):
         ]
     )
     expected = json.loads((tmp_path / 'scores.json').read_text())['mAP']
-    words = ['--experiment_root', str(run), '--format', 'onnx', '--filename', 'ranked']
+    words = ['--experiment_root', str(run), '--filename', 'ranked']
+    words += ['--format', 'onnx', 'litert', '--num_check_images', '7']
     words += ['--query_dataset', csv, '--gallery_dataset', csv]
     assert export.main([*words, '--excluder', 'diagonal', '--quiet']) == 0
-    parity = json.loads((run / 'ranked.onnx.json').read_text())['parity']
-    assert parity['tensorflow_mean_ap'] == pytest.approx(expected, abs=1e-6)
-    assert parity['mean_ap'] == pytest.approx(expected, abs=0.01)  # Ties may turn.
+    for suffix in ('onnx', 'tflite'):
+        parity = json.loads((run / f'ranked.{suffix}.json').read_text())['parity']
+        assert parity['num_images'] == 7
+        assert parity['tensorflow_mean_ap'] == pytest.approx(expected, abs=1e-6)
+        assert parity['mean_ap'] == pytest.approx(expected, abs=0.01)  # Ties may turn.
 
 
 def test_threshold_of_the_run_goes_along(run, exported):
