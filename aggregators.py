@@ -1,5 +1,7 @@
 """Several embeddings of one image (or one tracklet) to one; arrays in, arrays out."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -16,6 +18,18 @@ def normalized_mean(embs: np.ndarray) -> np.ndarray:
     averages = mean(embs)
     with np.errstate(invalid='ignore'):
         return averages / np.linalg.norm(averages, axis=-1, keepdims=True)
+
+
+def join(
+    embs: np.ndarray, aggregator: Callable[[np.ndarray], np.ndarray] | None
+) -> np.ndarray:
+    """Return one embedding of each image, [N, D], of those of its variants [A, N, D].
+
+    Args:
+        embs: [A, N, D].
+        aggregator: function of this module, or None if A is 1.
+    """
+    return embs[0] if aggregator is None else aggregator(embs)
 
 
 AGGREGATOR_CHOICES = {'mean': mean, 'normalized_mean': normalized_mean}

@@ -294,8 +294,9 @@ def merge(output, source, logger):
 
 
 def write(output, filename, embs, source, attributes, skipped):
-    """Write embeddings to a file; see outputs.write."""
-    outputs.write(
+    """Write embeddings in the format of a file's name; see embedding_files.write."""
+    module = outputs if outputs.choose_writer(filename) else embedding_files
+    module.write(
         filename,
         embs,
         source.fids,

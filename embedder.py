@@ -184,14 +184,6 @@ class View(typing.NamedTuple):
     variants: Sequence[str]
     aggregator: Callable[[np.ndarray], np.ndarray] | None
 
-    def join(self, embs: np.ndarray) -> np.ndarray:
-        """Return one embedding of each image, [B, D], of those of its variants.
-
-        Args:
-            embs: float32 [A, B, D].
-        """
-        return embs[0] if self.aggregator is None else self.aggregator(embs)
-
 
 class Embedder:
     """Embeds images with a network; several threads may do so at the same time.
@@ -301,11 +293,9 @@ class Embedder:
             embs = tf.numpy_function(run, [images], tf.float32, stateful=False)
             return {'emb': tf.ensure_shape(embs, (None, embedding_dim))}
 
-        embedder = cls(network, embedding_dim, net_size, pre_crop_size, metric)
-        embedder.threshold = find_threshold('', metric, threshold)
-        if threshold is None:
-            embedder.threshold = limit
-        return embedder
+        if threshold is not None:
+            limit = find_threshold('', metric, threshold)
+        return cls(network, embedding_dim, net_size, pre_crop_size, metric, limit)
 
     @classmethod
     def from_checkpoint(
@@ -407,11 +397,9 @@ class Embedder:
         read = read_images(several, view.image_size, batch_size, loading_threads)
         total = len(several) if hasattr(several, '__len__') else None
         embs = [np.empty((0, self.embedding_dim), np.float32)]
-        with show_progress(total, not progress) as bar:
-            for rows, batch in read:
-                embs.append(view.join(self.embed_batch(batch, view)))
-                refuse_infinite(embs[-1], rows[0])
-                bar.update(len(rows))
+        for rows, batch in self.embed_read(read, view, total, not progress):
+            embs.append(aggregators.join(batch, view.aggregator))
+            refuse_infinite(embs[-1], rows[0])
         return np.concatenate(embs)
 
     def view(
@@ -472,7 +460,26 @@ class Embedder:
         read = batches.image_batches(
             paths, view.image_size, batch_size, loading_threads, skip
         )
-        with show_progress(len(paths), quiet) as bar:
+        return self.embed_read(read, view, len(paths), quiet)
+
+    def embed_read(
+        self,
+        read: Iterable[tuple[Sequence[int], Any]],
+        view: View,
+        total: int | None,
+        quiet: bool,
+    ) -> Iterator[tuple[Sequence[int], np.ndarray]]:
+        """Yield what embed_files does, of images that are read by others.
+
+        Args:
+            read: iterable of (rows, images), see batches.image_batches.
+            view: how images are looked at.
+            total: how many there are, for the bar; None: not known.
+            quiet: whether there is no bar.
+        """
+        # disable=None: a bar on a terminal, nothing in a file or a pipe.
+        hidden = True if quiet else None
+        with tqdm.tqdm(total=total, unit=' images', disable=hidden) as bar:
             for rows, batch in read:
                 yield rows, self.embed_batch(batch, view)
                 bar.update(len(rows))
@@ -554,14 +561,9 @@ class Embedder:
         return self.distances(a, b) <= self.threshold
 
 
-def is_path(item: Any) -> bool:
-    """Say whether an image is given as a path."""
-    return isinstance(item, (str, os.PathLike))
-
-
 def is_one(images: Any) -> bool:
     """Say whether what Embedder.embed gets is one image, and no batch or iterable."""
-    is_file = is_path(images) or isinstance(images, (bytes, bytearray, memoryview))
+    is_file = batches.is_path(images) or batches.is_content(images)
     return is_file or getattr(images, 'ndim', None) in (2, 3)
 
 
@@ -575,16 +577,12 @@ def read_images(
         size: (height, width), pixels.
         batch_size, loading_threads: see Embedder.embed.
     """
-    if isinstance(images, Sequence) and all(map(is_path, images)):
+    # Of one image, the pipeline would take longer to set up than to run.
+    is_list = isinstance(images, Sequence) and len(images) > 1
+    if is_list and all(map(batches.is_path, images)):
         paths = [os.fspath(path) for path in images]
         return batches.image_batches(paths, size, batch_size, loading_threads)
     return batches.mixed_batches(images, size, batch_size, loading_threads)
-
-
-def show_progress(total: int | None, quiet: bool) -> Any:
-    """Return a progress bar: on a terminal, nothing in a file or a pipe."""
-    hidden = True if quiet else None
-    return tqdm.tqdm(total=total, unit=' images', disable=hidden)
 
 
 def refuse_infinite(embs: np.ndarray, first: int) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import aggregators
 import array_files
 import common
 import datasets
@@ -277,8 +278,7 @@ def read_names_beside(filename: str, num_rows: int) -> list[str] | None:
     beside = names_beside(filename)
     if not filename.endswith('.npy') or not os.path.isfile(beside):
         return None
-    with open(beside, 'rb') as file:
-        fids = [decode(line.rstrip(b'\r\n')) for line in file]
+    fids = datasets.read_names(beside)
     if len(fids) != num_rows:
         raise common.InputError(
             f'{beside} has {len(fids)} lines but {filename} has {num_rows} '
@@ -594,7 +594,7 @@ def join_variants(
     if skipped is not None:
         embs = fill_gaps(embs, (num_variants, len(fids), embedding_dim))
     for rows, batch in embs:
-        joined = batch[0] if aggregator is None else aggregator(batch)
+        joined = aggregators.join(batch, aggregator)
         refuse_diverged(joined, rows, fids, {} if skipped is None else skipped)
         yield rows, batch, joined
 

@@ -159,7 +159,6 @@ WRITERS = {
     '.csv': write_csv,
     '.parquet': write_parquet,
 }
-SUFFIXES = ('.h5', *WRITERS)
 
 
 def choose_writer(filename):
@@ -178,28 +177,15 @@ def write(
     pids,
     skipped,
 ):
-    """Write embeddings in the format of a file's name; see embedding_files.write.
+    """Write embeddings in one of WRITERS' formats; see embedding_files.write.
 
-    Formats other than HDF5 get one embedding of each image, none of its variants.
+    Each image has one embedding there, none of its variants.
     """
-    writer = choose_writer(filename)
-    if writer is None:
-        embedding_files.write(
-            filename,
-            embs,
-            fids,
-            variants,
-            embedding_dim,
-            aggregator,
-            attributes,
-            pids,
-            skipped,
-        )
-        return
     joined = embedding_files.join_variants(
         embs, fids, len(variants), embedding_dim, aggregator, skipped
     )
     with contextlib.closing(joined):
         rows = ((rows, embs) for rows, _, embs in joined)
         missing = {} if skipped is None else skipped
-        writer(filename, Table(rows, fids, pids, embedding_dim, attributes, missing))
+        table = Table(rows, fids, pids, embedding_dim, attributes, missing)
+        choose_writer(filename)(filename, table)
