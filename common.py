@@ -1098,19 +1098,3 @@ def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
             f'{filename} holds a {type(content).__name__}, expected {expected}'
         )
     return content
-
-
-def read_args(experiment_root: str) -> dict[str, Any]:
-    """Return the flags stored in `experiment_root`/args.json as a dict.
-
-    Raises:
-        FileNotFoundError: there is no args.json.
-        ValueError: it is not a JSON object.
-    """
-    filename = os.path.join(experiment_root, 'args.json')
-    if not os.path.isfile(filename):
-        raise MissingFileError(
-            f'no args.json in {experiment_root}; expected a directory that train.py '
-            'wrote, check --experiment_root'
-        )
-    return read_object(filename, 'an object of flags')

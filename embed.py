@@ -40,12 +40,7 @@ def build_parser():
 def add_input_flags(parser):
     """Add the flags that say what is embedded, and by which network, to a parser."""
     required = parser.add_argument_group('required')
-    required.add_argument(
-        '--experiment_root',
-        required=True,
-        type=common.readable_directory,
-        help='Directory of the training run: args.json and checkpoints.',
-    )
+    embedder.add_experiment_root(required)
     required.add_argument(
         '--dataset',
         required=True,
@@ -62,11 +57,7 @@ def add_input_flags(parser):
         help='Directory that the FIDs are relative to. Default: of a CSV, the training '
         "run's; of a folder, the folder; else the current directory.",
     )
-    data.add_argument(
-        '--checkpoint',
-        help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
-        'or `best` of a run with --val_set. Default: the newest.',
-    )
+    embedder.add_checkpoint(data)
     datasets.add_outside_flag(data)
     datasets.add_header_flag(data)
     common.add_loading_threads(data)

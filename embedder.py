@@ -7,6 +7,7 @@ embedder.distances(embs[0], embs[1])
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import threading
@@ -48,6 +49,25 @@ CHOICES: dict[str, Sequence[object]] = {
     'last_stride': (1, 2),
     'precision': PRECISION_CHOICES,
 }
+
+
+def add_experiment_root(group: argparse._ActionsContainer) -> None:
+    """Add --experiment_root of the commands that use a trained network."""
+    group.add_argument(
+        '--experiment_root',
+        required=True,
+        type=common.readable_directory,
+        help='Directory of the training run: args.json and checkpoints.',
+    )
+
+
+def add_checkpoint(group: argparse._ActionsContainer) -> None:
+    """Add --checkpoint of the commands that use a trained network."""
+    group.add_argument(
+        '--checkpoint',
+        help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
+        'or `best` of a run with --val_set. Default: the newest.',
+    )
 
 
 class TrainedNet(typing.NamedTuple):

@@ -40,12 +40,7 @@ def build_parser():
     """Return the parser of export.py's flags."""
     parser = common.new_parser(__doc__)
     required = parser.add_argument_group('required')
-    required.add_argument(
-        '--experiment_root',
-        required=True,
-        type=common.readable_directory,
-        help='Directory of the training run: args.json and checkpoints.',
-    )
+    embedder.add_experiment_root(required)
     required.add_argument(
         '--format',
         required=True,
@@ -53,11 +48,7 @@ def build_parser():
         choices=deployment.FORMAT_CHOICES,
         help='What to write; docs/deployment.md says what each is for.',
     )
-    parser.add_argument(
-        '--checkpoint',
-        help='Name of a checkpoint in the experiment root, such as checkpoint-25000, '
-        'or `best` of a run with --val_set. Default: the newest.',
-    )
+    embedder.add_checkpoint(parser)
     parser.add_argument(
         '--input',
         choices=('pixels', 'encoded'),
@@ -331,8 +322,7 @@ class Ranked(typing.NamedTuple):
             gallery.pids,
             excluders.make_mask(self.excluder, query, gallery),
         )
-        aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
-        return float(np.mean(aps))
+        return ranking.mean_step_average_precision(ranks)
 
 
 def export(run, name, module, kind, target, check, ranked):
@@ -428,8 +418,10 @@ def replace(partial, target):
 
 def open_run(root, checkpoint, stored, name, licence, scores):
     """Return the _run.Run of a checkpoint."""
-    ours = embedder.Embedder.load(root, checkpoint, precision='float32')
+    # Found once: a run that goes on may write another meanwhile.
     prefix = checkpoints.find(root, checkpoint)
+    name_of_it = os.path.basename(prefix)
+    ours = embedder.Embedder.load(root, name_of_it, precision='float32')
     weights = checkpoints.WeightsFile(prefix)
     has_step = checkpoints.STEP_NAME in weights.shapes
     return _run.Run(

@@ -22,10 +22,16 @@ def read(experiment_root: str) -> dict[str, Any]:
         FileNotFoundError: there is no args.json, nor a checkpoint that has its content.
         ValueError: it is not a JSON object.
     """
-    is_lost = not os.path.lexists(os.path.join(experiment_root, 'args.json'))
-    if is_lost and os.path.isfile(os.path.join(experiment_root, 'checkpoint')):
+    filename = os.path.join(experiment_root, 'args.json')
+    if os.path.isfile(filename):
+        return common.read_object(filename, 'an object of flags')
+    has_checkpoint = os.path.isfile(os.path.join(experiment_root, 'checkpoint'))
+    if has_checkpoint and not os.path.lexists(filename):
         return dict(recover(experiment_root))
-    return common.read_args(experiment_root)
+    raise common.MissingFileError(
+        f'no args.json in {experiment_root}; expected a directory that train.py '
+        'wrote, check --experiment_root'
+    )
 
 
 @functools.cache  # It is said once.

@@ -14,10 +14,12 @@ Each defines
 All files keep one contract: the input `images` is float32 RGB in 0..255, of the size
 that the network sees, and normalised inside; the output `embeddings` is float32. `load`
 imports the runtime of the format and, but for TensorFlow's own formats, nothing of
-TensorFlow. Optional: IS_DIRECTORY, true where an empty directory is written into;
-ENCODED, true where `write` also takes what embeds the content of
-image files, with `load_encoded(target)` for it; OF_RUN, true where what is written is
-made of the run's own files, and `write` gets a _hub.Run in the place of `exported`.
+TensorFlow. Optional:
+    IS_DIRECTORY    true where an empty directory is written into
+    OF_RUN          true where what is written is made of the run's own files: `write`
+                    gets a _run.Run in the place of `exported`
+    write_encoded(exported, target), load_encoded(target)
+                    likewise, of the content of image files in the place of images
 """
 
 import importlib

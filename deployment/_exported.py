@@ -15,15 +15,13 @@ class Exported:
         embedder: embedder.Embedder of a run, its batch norms folded.
 
     Attributes:
-        size: (height, width) that the network sees, pixels.
         embed: function of `images`, float32 [B, H, W, 3], to {'embeddings': [B, D]}.
         embed_encoded: likewise of `images`, string [B]: contents of image files.
     """
 
     def __init__(self, embedder):
-        self.size = embedder.net_size
         use_variables(embedder.network)
-        height, width = self.size
+        height, width = embedder.net_size
 
         def embed(images):
             embs = embedder.network(images, training=False)['emb']

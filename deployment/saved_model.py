@@ -10,7 +10,6 @@ tf = common.lazy_import('tensorflow')
 
 SUFFIX = '_saved_model'
 IS_DIRECTORY = True
-ENCODED = True
 NEEDS = ()
 
 # The same kernels compute it; a batch of another size may be summed otherwise.

@@ -448,6 +448,15 @@ def step_average_precision(match_ranks):
     return float(np.mean(num_found / last_ranks))
 
 
+def mean_step_average_precision(ranks):
+    """Return the mAP, as steps, of all queries that have a match.
+
+    Args:
+        ranks: list [Q] of MatchRanks.
+    """
+    return float(np.mean([step_average_precision(r) for r in ranks if len(r.ranks)]))
+
+
 def market1501_average_precision(match_ranks):
     """Return the average precision of Market-1501's MATLAB code, the paper's.
 

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 
 import common
+import run_args
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = sorted(
@@ -596,12 +597,12 @@ def test_command_without_stdout_works():
 def test_damaged_args_json_is_refused(tmp_path, text, message):
     write(tmp_path / 'args.json', text)
     with pytest.raises(ValueError, match=message):
-        common.read_args(str(tmp_path))
+        run_args.read(str(tmp_path))
 
 
 def test_missing_args_json_names_the_flag(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no args\.json .* --experiment_root'):
-        common.read_args(str(tmp_path))
+        run_args.read(str(tmp_path))
 
 
 def test_log_file_gets_the_time_and_the_console_does_not(tmp_path, capsys):
@@ -634,7 +635,7 @@ def test_log_on_a_full_disk_stops_the_command():
 
 def test_args_json_round_trip(tmp_path):
     common.write_json(str(tmp_path / 'args.json'), {'margin': 'soft'})
-    assert common.read_args(str(tmp_path)) == {'margin': 'soft'}
+    assert run_args.read(str(tmp_path)) == {'margin': 'soft'}
     assert json.loads((tmp_path / 'args.json').read_text()) == {'margin': 'soft'}
 
 

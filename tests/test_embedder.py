@@ -15,6 +15,7 @@ import checkpoints
 import common
 import embed
 import embedder
+import images
 import tiny_run
 
 SIZES = ((40, 30), (32, 16), (21, 50))  # Heights and widths, pixels.
@@ -107,6 +108,19 @@ def test_an_image_is_a_path_its_bytes_or_its_pixels(loaded, files):
     np.testing.assert_array_equal(loaded.embed(batch), loaded.embed([files[0]] * 4))
 
 
+def test_nothing_is_compiled_for_a_second_image(loaded, files, monkeypatch):
+    content = pathlib.Path(files[0]).read_bytes()
+    expected = [loaded.embed(image) for image in (files[0], content)]
+
+    def fail(*_):
+        raise AssertionError('compiled again')
+
+    # Of TensorFlow's own: each pipeline and each function is traced.
+    monkeypatch.setattr(images, 'decode_content', fail)
+    for image, embs in zip((files[0], content), expected, strict=True):
+        np.testing.assert_array_equal(loaded.embed(image), embs)
+
+
 def test_colours_are_red_green_blue(loaded, files):
     pixels = read_rgb(files[0])
     error = np.abs(loaded.embed(pixels[:, :, ::-1]) - loaded.embed(files[0]))
@@ -187,12 +201,12 @@ def test_what_is_no_image_is_named(loaded, image, message):
 
 def test_bad_image_of_many_is_named(loaded, files, tmp_path):
     (tmp_path / 'cut.png').write_bytes(pathlib.Path(files[0]).read_bytes()[:90])
-    for images in (
+    for several in (
         [*files, tmp_path / 'cut.png'],
         [files[0], read_rgb(files[1]), b'x'],
     ):
         with pytest.raises(common.InputError, match='cut.png is not|image 2 is not'):
-            loaded.embed(images)
+            loaded.embed(several)
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,15 @@ def test_threshold_of_the_run_goes_along(run, exported):
     assert embedder.Embedder.load(files['onnx'], threshold=2).threshold == 2
 
 
+def test_threshold_of_another_directory_does_not_count(exported, tmp_path, monkeypatch):
+    files, _ = exported
+    thresholds = {'args': {'metric': 'cityblock'}}
+    thresholds['thresholds'] = [{'rule': 'equal error rate', 'threshold': 0.75}]
+    (tmp_path / 'thresholds.json').write_text(json.dumps(thresholds))
+    monkeypatch.chdir(tmp_path)
+    assert embedder.Embedder.load(files['onnx']).threshold is None
+
+
 # --- what goes wrong --------------------------------------------------------------
 
 

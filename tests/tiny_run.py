@@ -45,6 +45,20 @@ def write_dataset(directory, num_images=(3, 3, 3, 3)):
     return [fid for _, fid in rows]
 
 
+def spoil(directory, contents):
+    """Spoil images of write_dataset, and write good.csv, the rows of the others.
+
+    Args:
+        directory: pathlib.Path, as of write_dataset.
+        contents: {FID: bytes} to overwrite images with.
+    """
+    for fid, content in contents.items():
+        (directory / fid).write_bytes(content)
+    rows = (directory / 'train.csv').read_text().splitlines(keepends=True)
+    good = [row for row in rows if row.strip().split(',')[1] not in contents]
+    (directory / 'good.csv').write_text(''.join(good))
+
+
 def model_flags():
     """Return the flags of a small net and small batches."""
     return [

@@ -114,9 +114,8 @@ class HeldOut:
             self.gallery.pids,
             self.is_ignored,
         )
-        aps = [ranking.step_average_precision(r) for r in ranks if len(r.ranks)]
         cmc = ranking.cumulative_matching_characteristic(ranks, len(gallery_embs))
-        return Scores(float(np.mean(aps)), float(cmc[0]))
+        return Scores(ranking.mean_step_average_precision(ranks), float(cmc[0]))
 
 
 def read_set(csv_file, image_root, has_header, allows_outside):

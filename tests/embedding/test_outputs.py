@@ -27,11 +27,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         tiny_run.shrink_net(patch)
         tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
-        for name, content in BAD.items():
-            (directory / name).write_bytes(content)
-        good = (directory / 'train.csv').read_text().splitlines(keepends=True)
-        good = [line for line in good if line.split(',')[1].strip() not in BAD]
-        (directory / 'good.csv').write_text(''.join(good))
+        tiny_run.spoil(directory, BAD)
         yield directory
 
 

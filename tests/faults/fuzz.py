@@ -36,6 +36,7 @@ import embedder
 import embedding_files
 import model
 import plot
+import run_args
 import tiny_run
 import train
 from embedding import shards
@@ -99,7 +100,7 @@ def make_args(directory):
 def read_args(directory, number):
     trained = embedder.read_trained_net(str(directory))
     embedder.choose_image_root(None, str(directory))
-    stored = common.read_args(str(directory)).get('crop_augment')
+    stored = run_args.read(str(directory)).get('crop_augment')
     embed.describe_scale('center', stored, trained)
     resume = ['--experiment_root', str(directory), '--resume']
     args = flags.parse_args('', resume).args

@@ -15,6 +15,7 @@ import common
 import datasets
 import embed
 import images
+import run_args
 import tiny_run
 import train
 import trinet_embed
@@ -405,10 +406,10 @@ def test_commands_refuse_fids_outside_unless_told_otherwise(
         start()
     assert not root.exists()
     start(ALLOW)
-    assert common.read_args(root)['allow_outside_image_root'] is True
+    assert run_args.read(root)['allow_outside_image_root'] is True
     tiny_run.resume(root, '--train_iterations', '2')
     # A run of before this flag, or of the original.
-    args = common.read_args(root)
+    args = run_args.read(root)
     del args['allow_outside_image_root']
     common.write_json(root / 'args.json', args)
     with pytest.raises(common.InputError, match=refusal):
