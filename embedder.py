@@ -22,6 +22,7 @@ import common
 import deployment
 import images
 import run_args
+from deployment import _sidecar
 from evaluation import ranking
 from heads import HEAD_CHOICES
 from nets import NET_CHOICES
@@ -285,37 +286,27 @@ class Embedder:
 
         Images are read as ever; the network runs in the runtime of its format.
         """
-        described = common.read_object(f'{target}.json')
-        try:
-            place, metric = described['input'], described['metric']
-            net_size = place['height'], place['width']
-            embedding_dim = described['output']['shape'][1]
-            pre_crop_size = tuple(described['pre_crop'])
-            name, kind, limit = (
-                described['format'],
-                place['kind'],
-                described['threshold'],
-            )
-        except (KeyError, TypeError, IndexError) as error:
+        sidecar = _sidecar.read(target)
+        if sidecar.kind != 'pixels':
             raise common.InputError(
-                f'{target}.json is not what export.py writes beside that file; '
-                'restore it'
-            ) from error
-        if name not in deployment.FORMAT_CHOICES or kind != 'pixels':
-            raise common.InputError(
-                f'{target} has the format {name} and takes {kind}; an Embedder needs '
-                f'pixels, and one of {", ".join(deployment.FORMAT_CHOICES)}'
+                f'{target} takes {sidecar.kind} images; an Embedder needs a file that '
+                'export.py has written with --input pixels'
             )
+        _sidecar.check(target, sidecar)
         common.start_tensorflow()
-        run = deployment.load(name).load(target)
+        run = deployment.load(sidecar.format).load(target)
 
         def network(images: Any, training: bool) -> dict[str, Any]:
             embs = tf.numpy_function(run, [images], tf.float32, stateful=False)
-            return {'emb': tf.ensure_shape(embs, (None, embedding_dim))}
+            return {'emb': tf.ensure_shape(embs, (None, sidecar.embedding_dim))}
 
+        limit = sidecar.threshold
         if threshold is not None:
-            limit = find_threshold('', metric, threshold)
-        return cls(network, embedding_dim, net_size, pre_crop_size, metric, limit)
+            limit = find_threshold('', sidecar.metric, threshold)
+        return cls(
+            *(network, sidecar.embedding_dim, sidecar.net_size),
+            *(sidecar.pre_crop_size, sidecar.metric, limit),
+        )
 
     @classmethod
     def from_checkpoint(

@@ -26,7 +26,7 @@ import deployment
 import embedder
 import excluders
 import run_args
-from deployment import _parity, _run
+from deployment import _parity, _run, _sidecar
 from evaluation import ranking
 from excluders import EXCLUDER_CHOICES
 
@@ -360,8 +360,12 @@ def export(run, name, module, kind, target, check, ranked):
                 ]
                 ours, theirs = (ranked.score(*s) for s in zip(*sides, strict=True))
                 parity = parity._replace(mean_ap=theirs, tensorflow_mean_ap=ours)
+        told = _run.describe(run, name, kind, parity, _sidecar.hash_files(partial))
+        # What tells of an older file must not stand beside the new one at any time.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f'{target}.json')
         replace(partial, target)
-    common.write_json(f'{target}.json', _run.describe(run, name, kind, parity))
+    common.write_json(f'{target}.json', told)
     return parity
 
 

@@ -35,7 +35,7 @@ class Run(typing.NamedTuple):
     scores: dict | None
 
 
-def describe(run, format_name, kind, parity):
+def describe(run, format_name, kind, parity, sha256):
     """Return what stands in the JSON file beside an exported network, a dict.
 
     Args:
@@ -43,6 +43,7 @@ def describe(run, format_name, kind, parity):
         format_name: one of deployment.FORMAT_CHOICES.
         kind: 'pixels' or 'encoded'.
         parity: _parity.Parity.
+        sha256: of the file; see _sidecar.hash_files.
     """
     height, width = run.embedder.net_size
     pixels = {
@@ -61,6 +62,7 @@ def describe(run, format_name, kind, parity):
             versions[name] = None
     return {
         'format': format_name,
+        'sha256': sha256,
         'input': {
             'name': 'images',
             'kind': kind,

@@ -91,7 +91,7 @@ class Blocks:
             filename = self.name(self.done)
             if not os.path.exists(filename):
                 return
-            block = self.read(filename)
+            block = self.read(filename, self.done)
             self.files.append(filename)
             self.skipped |= block.skipped
             self.done = block.end
@@ -118,8 +118,8 @@ class Blocks:
         """Return the name of the block that begins with a row."""
         return os.path.join(self.directory, f'rows-{first}.npz')
 
-    def read(self, filename):
-        """Return a Block of a file.
+    def read(self, filename, first):
+        """Return a Block of a file, which begins with a row.
 
         Raises:
             InputError: it is damaged.
@@ -128,13 +128,17 @@ class Blocks:
             arrays = array_files.load_numpy(filename)
             rows, end = arrays['rows'].tolist(), int(arrays['end'])
             names = arrays['skipped'].tolist(), arrays['skipped_reason'].tolist()
-            return Block(rows, arrays['emb'], dict(zip(*names, strict=True)), end)
+            block = Block(rows, arrays['emb'], dict(zip(*names, strict=True)), end)
+            check(block, first, self.num_rows)
+            return block
 
     def replay(self):
         """Yield (rows, float32 [A, B, D]) of what is kept."""
+        first = 0
         for filename in self.files:
-            block = self.read(filename)
+            block = self.read(filename, first)
             yield block.rows, block.embs
+            first = block.end
 
     def keep(self, embs, skipped):
         """Pass (rows, embeddings) on, and keep them from time to time.
@@ -180,3 +184,20 @@ class Blocks:
     def remove(self):
         """Remove all: the file is complete."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def check(block, first, num_rows):
+    """Raise ValueError unless a Block has rows from `first` on, each once.
+
+    Args:
+        block: Block.
+        first: row that it begins with.
+        num_rows: N.
+    """
+    is_shaped = block.embs.ndim == 3 and block.embs.shape[1] == len(block.rows)
+    if not is_shaped or block.embs.dtype != np.float32:
+        raise ValueError(f'embeddings {list(block.embs.shape)}, {block.embs.dtype}')
+    if not first < block.end <= num_rows:
+        raise ValueError(f'it ends with row {block.end} of {num_rows}')
+    if sorted([*block.rows, *block.skipped]) != list(range(first, block.end)):
+        raise ValueError('rows are missing')

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ import evaluate
 import export
 import tiny_run
 import train
-from deployment import _parity
+from deployment import _parity, _sidecar
 
 ROOT = pathlib.Path(export.__file__).parent
 HEIGHT, WIDTH, DIM = 32, 16, 12
@@ -224,7 +225,9 @@ def test_saved_model_takes_image_files(run, truth, tmp_path):
     expected = embedder.Embedder.load(run).embed(names)
     atol = FLOAT32 * np.abs(expected).max()
     np.testing.assert_allclose(embs['embeddings'], expected, atol=atol)
-    with pytest.raises(common.InputError, match='takes encoded; an Embedder needs pix'):
+    with pytest.raises(
+        common.InputError, match='takes encoded images; an Embedder needs'
+    ):
         embedder.Embedder.load(run / 'bytes_saved_model')
 
 
@@ -435,11 +438,36 @@ def test_json_beside_a_file_is_checked(run, exported, tmp_path):
     told = json.loads(pathlib.Path(f'{files["onnx"]}.json').read_text())
     for changed, message in (
         ({'input': 3}, r'x.onnx.json is not what export.py writes beside'),
-        ({'format': 'exe'}, r'has the format exe and takes pixels; an Embedder needs'),
+        ({'format': 'exe'}, r'x.onnx.json is not what export.py writes beside'),
+        ({'pre_crop': [20, -12]}, r'x.onnx.json is not what export.py writes beside'),
+        ({'threshold': 'far'}, r'x.onnx.json is not what export.py writes beside'),
+        ({'metric': 'far'}, r'x.onnx.json is not what export.py writes beside'),
+        (
+            {'input': {**told['input'], 'kind': 'encoded'}},
+            r'x.onnx takes encoded images; an Embedder needs a file',
+        ),
     ):
         (tmp_path / 'x.onnx.json').write_text(json.dumps({**told, **changed}))
         with pytest.raises(common.InputError, match=message):
             embedder.Embedder.load(tmp_path / 'x.onnx')
+
+
+def test_file_that_is_damaged_or_another_is_refused(exported, tmp_path):
+    files, _ = exported
+    for name in ('saved_model', 'onnx'):
+        target = tmp_path / files[name].name
+        copy = shutil.copytree if files[name].is_dir() else shutil.copy
+        copy(files[name], target)
+        shutil.copy(f'{files[name]}.json', f'{target}.json')
+        _sidecar.check(str(target), _sidecar.read(str(target)))
+        file = target / 'saved_model.pb' if target.is_dir() else target
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        with pytest.raises(
+            common.InputError, match=f'{target} is damaged, or {target}'
+        ):
+            embedder.Embedder.load(target)
 
 
 def test_nearest_images_are_compared():

@@ -40,7 +40,8 @@ def all_stories(data, tmp_path_factory):
     copies.mkdir()
     train = stories.train(data, directory / 'exp', copies)
     embed = stories.embed(data, train.after, directory / 'exp', copies)
-    return {story.name: story for story in (train, *embed)}
+    export = stories.export(data, train.after, directory / 'exp', copies)
+    return {story.name: story for story in (train, *embed, export)}
 
 
 class Reliability:

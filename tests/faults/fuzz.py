@@ -39,7 +39,8 @@ import plot
 import run_args
 import tiny_run
 import train
-from embedding import shards
+from deployment import _parity, _run, _sidecar
+from embedding import blocks, outputs, shards
 from training import flags, journal, resuming, settings, validation
 from visuals import score_curves
 
@@ -250,6 +251,87 @@ def make_npz(directory):
     return contents
 
 
+def make_table(suffix):
+    def make(directory):
+        (directory / 'set.csv').write_text(CSV)
+        contents = []
+        for pids in (PIDS, None):
+            filename = directory / f'ours{suffix}'
+            batches = iter(
+                [(range(5), POINTS[None, :5]), (range(5, 12), POINTS[None, 5:])]
+            )
+            outputs.write(
+                *(str(filename), batches, FIDS, ['original'], 8, None, {'args': '{}'}),
+                *(pids, {}),
+            )
+            contents.append(filename.read_bytes())
+        return contents
+
+    return make
+
+
+def read_csv_embeddings(directory, number):
+    dataset = embedding_files.load(
+        *(str(directory / name) for name in ('set.csv', 'embs.csv'))
+    )
+    # Its numbers have no sums. What says nan was skipped.
+    assert np.isfinite(dataset.embs[:]).all()
+    assert len(dataset.embs) + dataset.num_skipped == 12
+
+
+def read_parquet(directory, number):
+    dataset = embedding_files.load(
+        *(str(directory / name) for name in ('set.csv', 'embs.parquet'))
+    )
+    # Its pages have sums.
+    np.testing.assert_array_equal(dataset.embs[:], POINTS)
+
+
+def make_names(directory):
+    np.save(directory / 'embs.npy', POINTS)
+    (directory / 'set.csv').write_text(CSV)
+    return [''.join(f'{fid}\n' for fid in FIDS).encode()]
+
+
+BLOCKS = '.embs.h5.blocks'
+
+
+def make_block(directory):
+    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
+    keeper.write([(list(range(5)), POINTS[None, :5])], {})
+    keeper.write([(list(range(5, 12)), POINTS[None, 5:])], {})
+    return [pathlib.Path(keeper.name(0)).read_bytes()]
+
+
+def make_block_header(directory):
+    make_block(directory)
+    return [(directory / BLOCKS / blocks.HEADER).read_bytes()]
+
+
+def read_blocks(directory, number):
+    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
+    keeper.find(True)
+    for rows, embs in keeper.replay():
+        assert embs.shape == (1, len(rows), 8)
+    assert keeper.done in (0, 5, 12)
+
+
+def make_sidecar(directory):
+    ours = embedder.Embedder(None, 8, (12, 6), (14, 7), 'cityblock', 1.5)
+    run = _run.Run('exp', 'exp/checkpoint-3', 3, {}, ours, 'abc', 'exp', None, None)
+    parity = _parity.Parity(100, 2, 1e-6, 1.0, 5.0, 6.0)
+    return [
+        json.dumps(_run.describe(run, 'onnx', kind, parity, 'abc'), indent=2).encode()
+        for kind in ('pixels', 'encoded')
+    ]
+
+
+def read_sidecar(directory, number):
+    sidecar = _sidecar.read(str(directory / 'x.onnx'))
+    np.empty(sidecar.net_size[:1])  # Numbers that mean something.
+    assert sidecar.threshold is None or sidecar.threshold >= 0
+
+
 FLAGS = {'batch_size': 5, 'dataset': 'set.csv', 'crop_augment': 'five'}
 SHARD = 'embs.shard-1-of-2.h5'
 
@@ -378,6 +460,16 @@ KINDS = {
         read_embeddings('embs.npz'),
         (spoilers.change_member,) * 8,
     ),
+    'csv of embeddings': Kind('embs.csv', make_table('.csv'), read_csv_embeddings),
+    'parquet': Kind('embs.parquet', make_table('.parquet'), read_parquet),
+    'names beside npy': Kind('embs.txt', make_names, read_embeddings('embs.npy')),
+    'block of embeddings': Kind(
+        f'{BLOCKS}/rows-0.npz', make_block, read_blocks, (spoilers.change_member,) * 8
+    ),
+    'header of blocks': Kind(
+        f'{BLOCKS}/{blocks.HEADER}', make_block_header, read_blocks, JSON_WAYS
+    ),
+    'export': Kind('x.onnx.json', make_sidecar, read_sidecar, JSON_WAYS),
     'shard': Kind(SHARD, make_shard, read_shard, (spoilers.change_attribute,) * 8),
     'checkpoint state': Kind(
         'checkpoint', make_checkpoint('checkpoint'), read_checkpoint

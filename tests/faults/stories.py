@@ -14,7 +14,9 @@ import numpy as np
 
 import checkpoints
 import common
+import deployment
 import tiny_run
+from deployment import _sidecar
 from run_files import assert_same_state
 
 NUM_STEPS = 2
@@ -156,6 +158,19 @@ def embed(data, trained, root, copies):
     return [whole, part, joined]
 
 
+def export(data, trained, root, copies):
+    """Return the Story of export.py in the place of an older export; see embed."""
+    flags = [
+        *('--experiment_root', str(root), '--format', 'onnx', '--filename', 'net'),
+        *('--check_images', str(data / 'train.csv'), '--quiet'),
+    ]
+    older = tell(
+        *('export.py older', 'export', [*flags, '--checkpoint', 'checkpoint-1']),
+        *(root, copies, trained),
+    )
+    return tell('export.py', 'export', flags, root, copies, older.after)
+
+
 def score_flags(data, root):
     """Return the flags of what reads embeddings: evaluate.py and visualize.py."""
     embeddings = str(root / 'train_embeddings.h5')
@@ -226,7 +241,11 @@ def find_damage(root):
 
 def check_file(path):
     """Raise an exception if a file is damaged, or what belongs to it is missing."""
-    if path.suffix == '.json':
+    if path.name.endswith('.onnx.json'):
+        _sidecar.check(
+            str(path.with_suffix('')), _sidecar.read(str(path.with_suffix('')))
+        )
+    elif path.suffix == '.json':
         json.loads(path.read_text(encoding='utf-8'))
     elif path.suffix == '.index':
         read_checkpoint(path.parent, path.stem)
@@ -273,8 +292,9 @@ def compare(path, expected):
     if path.suffix == '.json':
         ours, others = (json.loads(p.read_text('utf-8')) for p in (path, expected))
         different = {k for k in ours | others if ours.get(k) != others.get(k)}
-        # How it was called at last.
-        assert different <= {'resume', 'experiment_root'}, different
+        # How it was called at last; what differs between any two exports.
+        free = {'resume', 'experiment_root', 'parity', 'sha256'}
+        assert different <= free, different
     elif path.suffix == '.index' and path.stem.startswith('best'):
         ours, others = (read_checkpoint(p.parent, p.stem) for p in (path, expected))
         assert ours.keys() == others.keys()
@@ -284,6 +304,12 @@ def compare(path, expected):
         assert_same_state(
             *(read_checkpoint(p.parent, p.stem) for p in (path, expected))
         )
+    elif path.suffix == '.onnx':
+        # Its nodes have other names each time.
+        height, width = _sidecar.read(str(path)).net_size
+        noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
+        runs = [deployment.load('onnx').load(str(p)) for p in (path, expected)]
+        np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
     elif path.suffix in ('.h5', '.csv', '.html', '.png'):
         assert path.read_bytes() == expected.read_bytes()
 

@@ -17,18 +17,21 @@ FAULTS = (
     'SIGKILL at each system call of embed.py',
     'SIGKILL at each system call of embed.py --shard',
     'SIGKILL at each system call of embed.py --merge',
+    'SIGKILL at each system call of export.py',
     'SIGKILL in the middle of each write of train.py',
     'SIGKILL in the middle of each write of embed.py',
     'SIGKILL in the middle of each write of embed.py --shard',
     'SIGKILL in the middle of each write of embed.py --merge',
+    'SIGKILL in the middle of each write of export.py',
     'power failure after each rename of train.py',
     'power failure after each rename of embed.py',
     'power failure after each rename of embed.py --shard',
     'power failure after each rename of embed.py --merge',
+    'power failure after each rename of export.py',
     'SIGKILL of train.py at a random moment',
 )
 
-NAMES = ('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge')
+NAMES = ('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge', 'export.py')
 AT_CALL = 'a seccomp filter counts what changes files'
 OF_A_RUN = 'iterations since the last checkpoint; made again, the same tensors and best'
 
@@ -65,8 +68,8 @@ def disturb(story, action, numbers):
 
 
 # How many calls the quick selection takes; a run takes three seconds.
-FEW = {'train.py': 1, 'embed.py': 1, 'embed.py --shard': 1, 'embed.py --merge': 1}
-FEW_TORN = {'train.py': 1, 'embed.py': 1, 'embed.py --shard': 0, 'embed.py --merge': 0}
+FEW = dict.fromkeys(NAMES, 1)
+FEW_TORN = dict.fromkeys(NAMES, 0) | {'train.py': 1, 'embed.py': 1}
 
 
 @for_each_command(0)
@@ -84,13 +87,13 @@ def test_kill_before_a_call_loses_nothing(
         lost=(
             OF_A_RUN
             if name == 'train.py'
-            else 'the embeddings so far; repeated, the same bytes'
+            else 'what it had computed so far; repeated, the same bytes'
         ),
         seen='nothing; the same command again, or --resume, goes on',
     )
 
 
-@for_each_command(4)
+@for_each_command(len(NAMES))
 def test_kill_in_a_write_loses_nothing(
     all_stories, name, fault, every_fault, reliability
 ):
@@ -108,7 +111,7 @@ def test_kill_in_a_write_loses_nothing(
     )
 
 
-@for_each_command(8)
+@for_each_command(2 * len(NAMES))
 def test_results_are_on_the_disk_before_they_have_their_name(
     all_stories, name, fault, reliability
 ):
