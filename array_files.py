@@ -18,7 +18,7 @@ import types
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -170,11 +170,24 @@ def refuse_huge(array: Any, what: str) -> None:
     common.refuse_impossible(size, what, 'choose a machine with more, or fewer images')
 
 
-def read_table(filename: str) -> tuple[np.ndarray, list[str]]:
-    """Return (embs, fids) of a table that embed.py wrote, .csv or .parquet.
+class Table(NamedTuple):
+    """A table of embeddings.
 
-    Returns:
-        float32 [N, D], NaN where an image was skipped, and [N] of str.
+    Attributes:
+        embs: float32 [N, D], NaN where an image was skipped.
+        fids: [N] of str.
+        pids: [N] of str, or None.
+        attributes: {name: str} of the file.
+    """
+
+    embs: np.ndarray
+    fids: list[str]
+    pids: list[str] | None
+    attributes: dict[str, str]
+
+
+def read_table(filename: str) -> Table:
+    """Return the Table that embed.py wrote, .csv or .parquet.
 
     Raises:
         OSError: the file cannot be opened.
@@ -185,8 +198,8 @@ def read_table(filename: str) -> tuple[np.ndarray, list[str]]:
         return read(filename)
 
 
-def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
-    """Return (embs, fids) of a .csv file; see read_table."""
+def read_csv(filename: str) -> Table:
+    """Return the Table of a .csv file; see read_table."""
     with open(filename, encoding='utf-8', errors='surrogateescape', newline='') as file:
         rows = csv.reader(file, strict=True)
         heading = next(rows, [])
@@ -197,7 +210,7 @@ def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
                 f'{filename} is no table of embeddings; expected the heading '
                 'fid,pid,emb_1,emb_2,..., with pid or without it'
             )
-        fids, embs = [], []
+        fids, pids, embs = [], [], []
         for row in rows:
             if len(row) != len(heading):
                 raise common.InputError(
@@ -205,12 +218,14 @@ def read_csv(filename: str) -> tuple[np.ndarray, list[str]]:
                     f'{len(heading)} were expected; write it or copy it again'
                 )
             fids.append(row[0])
+            pids += row[1 : len(names)]
             embs.append(np.array(row[len(names) :], np.float32))
-    return np.array(embs, np.float32).reshape(-1, len(numbers)), fids
+    array = np.array(embs, np.float32).reshape(-1, len(numbers))
+    return Table(array, fids, pids if len(names) > 1 else None, {})
 
 
-def read_parquet(filename: str) -> tuple[np.ndarray, list[str]]:
-    """Return (embs, fids) of a .parquet file; see read_table."""
+def read_parquet(filename: str) -> Table:
+    """Return the Table of a .parquet file; see read_table."""
     pyarrow = import_pyarrow()
     with pyarrow.parquet.ParquetFile(filename, page_checksum_verification=True) as file:
         kind = {field.name: field.type for field in file.schema_arrow}.get('emb')
@@ -222,7 +237,9 @@ def read_parquet(filename: str) -> tuple[np.ndarray, list[str]]:
             )
         size = 4 * file.metadata.num_rows * kind.list_size
         common.refuse_impossible(size, filename, 'choose a machine with more')
-        table = file.read(columns=['fid', 'emb'])
+        has_pids = 'pid' in file.schema_arrow.names
+        table = file.read(columns=['fid', 'emb', *(['pid'] if has_pids else [])])
+        told = file.schema_arrow.metadata or {}
     chunks = [
         # A null has numbers of its own, whatever they are.
         np.where(
@@ -236,7 +253,12 @@ def read_parquet(filename: str) -> tuple[np.ndarray, list[str]]:
     ]
     empty = np.empty((0, kind.list_size), np.float32)
     embs = np.concatenate([empty, *chunks]).astype(np.float32, copy=False)
-    return embs, table['fid'].to_pylist()
+    pids = table['pid'].to_pylist() if has_pids else None
+    attributes = {
+        name.decode(errors='replace'): text.decode(errors='replace')
+        for name, text in told.items()
+    }
+    return Table(embs, table['fid'].to_pylist(), pids, attributes)
 
 
 def import_pyarrow() -> types.ModuleType:

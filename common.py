@@ -50,13 +50,18 @@ def lazy_import(name: str) -> types.ModuleType:
     """Return module `name`, whose code runs at its first attribute access.
 
     Importing TensorFlow takes seconds; a command that only prints its help must
-    not pay them. The recipe is that of importlib's documentation.
+    not pay them. The recipe is that of importlib's documentation. Of a library that is
+    not installed, the first access is an InputError: not every use of a command needs
+    all of them.
     """
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        spec = None
     if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f'no module named {name!r}; see requirements.txt')
+        return Missing(name)
     spec.loader = importlib.util.LazyLoader(spec.loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
@@ -65,6 +70,17 @@ def lazy_import(name: str) -> types.ModuleType:
         setattr(sys.modules[package], leaf, module)
     spec.loader.exec_module(module)
     return module
+
+
+class Missing(types.ModuleType):
+    """Stands for a library that is not installed, until something is asked of it."""
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        if attribute.startswith('__'):  # Python asks, not our code.
+            raise AttributeError(attribute)
+        raise InputError(
+            f'{self.__name__} is not installed; pip install -r requirements.txt'
+        )
 
 
 metadata = lazy_import('importlib.metadata')

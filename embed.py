@@ -346,13 +346,23 @@ class Skipped(dict):
                 f'{self.fids[row]}: {self[row]}); check --image_root'
             )
 
-    def conclude(self):
-        """Say how many were skipped, if any."""
-        if self:
-            self.logger.warning(
-                f'{len(self)} of {len(self.fids)} images skipped (first: '
-                f'{self.fids[min(self)]}); their rows are NaN'
-            )
+
+def conclude(filename, num_rows, skipped, logger):
+    """Say what was written, and how many images were skipped.
+
+    Args:
+        filename: of the embeddings.
+        num_rows: N.
+        skipped: Skipped, or None.
+        logger: is told.
+    """
+    if skipped:
+        logger.warning(
+            f'{len(skipped)} of {num_rows} images skipped (first: '
+            f'{skipped.fids[min(skipped)]}); their rows are NaN'
+        )
+    count = num_rows - len(skipped or ())
+    logger.info(f'{filename}: {count} embedding{"" if count == 1 else "s"}')
 
 
 def open_blocks(filename, flags, source, describe, is_resumed, logger):
@@ -437,8 +447,10 @@ def main(argv=None):
     ours, prefix = restore(
         args.experiment_root, args.checkpoint, trained, precision, logger
     )
-    attributes = embedding_files.describe(output.flags, prefix)
-    weights = checkpoints.variables_by_name(ours.network)
+    weights = checkpoints.fingerprint(checkpoints.variables_by_name(ours.network))
+    attributes = embedding_files.describe(
+        output.flags, prefix, weights, source.image_root
+    )
     if args.shard is not None:
         attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
     kept = open_blocks(
@@ -446,7 +458,7 @@ def main(argv=None):
         output.flags,
         source,
         lambda: {
-            'network': [*trained, precision, checkpoints.fingerprint(weights)],
+            'network': [*trained, precision, weights],
             'software': attributes['versions'],
         },
         args.resume,
@@ -460,9 +472,7 @@ def main(argv=None):
     )
     write(output, filename, embs, source, attributes, skipped)
     kept.remove()
-    if skipped is not None:
-        skipped.conclude()
-    logger.info(f'{filename}: {len(source.fids)} embeddings')
+    conclude(filename, len(source.fids), skipped, logger)
 
 
 if __name__ == '__main__':

@@ -53,6 +53,16 @@ CHECKSUM = 'crc32'
 ROWS_COPIED = 4096
 
 
+# Columns of texts, and what they are.
+TEXTS = {'fid': 'file name', 'pid': 'identity'}
+
+# The attribute that tells embeddings of one network from those of others.
+WEIGHTS = 'weights'
+
+# That of the directory that the FIDs are relative to.
+IMAGE_ROOT = 'image_root'
+
+
 class EmbeddedDataset(typing.NamedTuple):
     """A data set and its embeddings.
 
@@ -80,11 +90,15 @@ class Opened(typing.NamedTuple):
         embs: what slices like an array [N, D], of the type stored.
         fids: [N] of str, or None where the file has none.
         skipped: int64 [S], rows whose images could not be read; they are NaN.
+        pids: [N] of str, or None where the file has none.
+        attributes: {name: str} of the file, such as those of `describe`.
     """
 
     embs: Any
     fids: Names | None
     skipped: np.ndarray = np.empty(0, np.int64)
+    pids: Names | None = None
+    attributes: dict[str, str] = {}  # noqa: RUF012 (of a tuple, never changed)
 
 
 def load_pair(
@@ -134,7 +148,8 @@ def load(
         streams: leave the embeddings in their file.
     """
     pids, fids, cids = datasets.read(csv_file, has_header)
-    embs, embedded_fids, skipped = open_embeddings(embeddings_file)
+    opened = open_embeddings(embeddings_file)
+    embs, embedded_fids, skipped = opened.embs, opened.fids, opened.skipped
     if len(embs) != len(fids):
         hint = 'embed this very CSV'
         # The first line may be a heading that no known word gives away.
@@ -242,8 +257,9 @@ def open_embeddings(filename: str) -> Opened:
 
 def open_table(filename: str) -> Opened:
     """Open the embeddings of a .csv or .parquet file; see open_embeddings."""
-    embs, fids = array_files.read_table(filename)
-    return Opened(embs, fids, np.flatnonzero(np.isnan(embs).all(axis=1)))
+    table = array_files.read_table(filename)
+    skipped = np.flatnonzero(np.isnan(table.embs).all(axis=1))
+    return Opened(table.embs, table.fids, skipped, table.pids, table.attributes)
 
 
 def open_numpy(filename: str) -> Opened:
@@ -260,8 +276,24 @@ def open_numpy(filename: str) -> Opened:
     skipped = check_skipped(arrays.get('skipped'), len(embs), filename)
     if fids is None:
         return Opened(embs, read_names_beside(filename, len(embs)), skipped)
-    check_names(fids, fids.dtype.kind in 'SU', len(embs), filename)
-    return Opened(embs, [decode(fid) for fid in fids.tolist()], skipped)
+    columns = {'fid': fids, 'pid': arrays.get('pid')}
+    for name, column in columns.items():
+        if column is not None:
+            is_text = column.dtype.kind in 'SU'
+            check_names(column, is_text, len(embs), filename, name)
+    texts = [
+        None if column is None else [decode(text) for text in column.tolist()]
+        for column in columns.values()
+    ]
+    attributes = {
+        name: str(array) for name, array in arrays.items() if is_text_alone(array)
+    }
+    return Opened(embs, texts[0], skipped, texts[1], attributes)
+
+
+def is_text_alone(array: np.ndarray) -> bool:
+    """Return whether an array is one text."""
+    return array.shape == () and array.dtype.kind == 'U'
 
 
 def names_beside(filename: str) -> str:
@@ -301,7 +333,7 @@ def read_skipped(file: Any, num_rows: int, filename: str) -> dict[int, str]:
     rows = check_skipped(array_files.find_hdf5(file, 'skipped'), num_rows, filename)
     if not len(rows):
         return {}
-    reasons = read_fids(
+    reasons = read_names(
         array_files.find_hdf5(file, 'skipped_reason'), len(rows), filename
     )
     return dict(zip(rows.tolist(), reasons, strict=True))
@@ -348,40 +380,50 @@ def open_hdf5(filename: str) -> Opened:
                     f'{filename} has no embeddings; expected an HDF5 data set emb of '
                     f'shape [N, D], found {describe_datasets(file)}'
                 )
-        fids = array_files.find_hdf5(file, 'fid')
-        if fids is not None:
-            fids = read_fids(fids, len(embs), filename)
-        skipped = array_files.find_hdf5(file, 'skipped')
-        return Opened(embs, fids, check_skipped(skipped, len(embs), filename))
+        fids, pids = (
+            None if column is None else read_names(column, len(embs), filename, name)
+            for name in ('fid', 'pid')
+            for column in [array_files.find_hdf5(file, name)]
+        )
+        skipped = check_skipped(
+            array_files.find_hdf5(file, 'skipped'), len(embs), filename
+        )
+        attributes = {name: str(value) for name, value in file.attrs.items()}
+        return Opened(embs, fids, skipped, pids, attributes)
 
 
-def read_fids(fids: Any, num_rows: int, filename: str) -> list[str]:
-    """Return the fids in an HDF5 file, list [N] of str.
+def read_names(
+    names: Any, num_rows: int, filename: str, column: str = 'fid'
+) -> list[str]:
+    """Return the fids or pids in an HDF5 file, list [N] of str.
 
     Args:
-        fids: what the file has under that name.
+        names: what the file has under that name.
         num_rows: N.
         filename: for the message.
+        column: a key of TEXTS.
 
     Raises:
         InputError: they are no N texts.
     """
-    if not isinstance(fids, h5py.Dataset):
-        raise common.InputError(f'{filename} has a group fid, expected a data set')
-    is_text = h5py.check_string_dtype(fids.dtype) is not None
-    check_names(fids, is_text, num_rows, filename)
-    return [decode(fid) for fid in fids[:]]
+    if not isinstance(names, h5py.Dataset):
+        raise common.InputError(f'{filename} has a group {column}, expected a data set')
+    is_text = h5py.check_string_dtype(names.dtype) is not None
+    check_names(names, is_text, num_rows, filename, column)
+    return [decode(name) for name in names[:]]
 
 
-def check_names(fids: Any, is_text: bool, num_rows: int, filename: str) -> None:
-    """Raise InputError unless `fid` of a file has one text for each embedding."""
-    if not is_text or fids.shape != (num_rows,):
-        shape = 'no shape' if fids.shape is None else list(fids.shape)
-        kind = 'text' if is_text else f'{fids.dtype}, no text'
+def check_names(
+    names: Any, is_text: bool, num_rows: int, filename: str, column: str
+) -> None:
+    """Raise InputError unless a column of a file has one text for each embedding."""
+    if not is_text or names.shape != (num_rows,):
+        shape = 'no shape' if names.shape is None else list(names.shape)
+        kind = 'text' if is_text else f'{names.dtype}, no text'
         raise common.InputError(
-            f'{filename} has fid of shape {shape} and type {kind}; expected '
-            f'[{num_rows}] texts, the file name of each embedding; correct it or leave '
-            'it out'
+            f'{filename} has {column} of shape {shape} and type {kind}; expected '
+            f'[{num_rows}] texts, the {TEXTS[column]} of each embedding; correct it or '
+            'leave it out'
         )
 
 
@@ -700,12 +742,19 @@ def refuse_diverged(
         )
 
 
-def describe(args: dict[str, Any], checkpoint: str) -> dict[str, str]:
+def describe(
+    args: dict[str, Any],
+    checkpoint: str,
+    weights: str | None = None,
+    image_root: str | None = None,
+) -> dict[str, str]:
     """Return the attributes of the HDF5 file: arguments, checkpoint and versions.
 
     Args:
         args: dict of a command's flags.
         checkpoint: name of the file of weights.
+        weights: checkpoints.fingerprint of the network, or None: nothing is said.
+        image_root: directory of the FIDs, or None, likewise.
     """
     versions = {
         name: importlib.metadata.version(name)
@@ -714,7 +763,10 @@ def describe(args: dict[str, Any], checkpoint: str) -> dict[str, str]:
     return {
         'args': dump_args(args),
         'checkpoint': checkpoint,
+        # By their names, as HDF5 returns them: a joined file has the same bytes.
+        **({} if image_root is None else {IMAGE_ROOT: os.path.abspath(image_root)}),
         'versions': json.dumps(versions, sort_keys=True),
+        **({} if weights is None else {WEIGHTS: weights}),
     }
 
 

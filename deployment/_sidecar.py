@@ -19,6 +19,7 @@ class Sidecar(typing.NamedTuple):
         embedding_dim: D.
         metric: one of ranking.METRIC_CHOICES.
         threshold: largest distance of two images of one identity, or None.
+        weights: checkpoints.fingerprint of the network.
         sha256: of the file; see hash_files.
     """
 
@@ -29,6 +30,7 @@ class Sidecar(typing.NamedTuple):
     embedding_dim: int
     metric: str
     threshold: float | None
+    weights: str
     sha256: str
 
 
@@ -47,7 +49,7 @@ def read(target):
             *(stored['format'], place['kind'], (place['height'], place['width'])),
             *((height, width), stored['output']['shape'][1], stored['metric']),
             None if threshold is None else float(threshold),
-            stored['sha256'],
+            *(stored['checkpoint']['sha256'], stored['sha256']),
         )
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         found = None
@@ -90,5 +92,6 @@ def is_sound(sidecar):
         and all(type(size) is int and size >= 1 for size in sizes)
         and sidecar.metric in ranking.METRIC_CHOICES
         and (limit is None or 0 <= limit < float('inf'))
+        and isinstance(sidecar.weights, str)
         and isinstance(sidecar.sha256, str)
     )

@@ -17,9 +17,6 @@ import common
 import embedding_files
 from embedding import outputs
 
-# Imported at first use: parts are joined without TensorFlow.
-checkpoints = common.lazy_import('checkpoints')
-
 # Flags that may differ from part to part: where things lie, and what is shown.
 FREE_FLAGS = {
     'experiment_root',
@@ -95,14 +92,14 @@ def split_name(filename):
     return stem, '.h5' if outputs.choose_writer(filename) else suffix
 
 
-def describe(part, training, precision, variables):
+def describe(part, training, precision, weights):
     """Return the attribute that tells a part from parts of other embeddings.
 
     Args:
         part: a Shard.
         training: {name: value} of the training run's flags that matter.
         precision: number format of the products.
-        variables: {name: variable} of the network.
+        weights: checkpoints.fingerprint of the network.
 
     Returns:
         {ORIGIN: str}.
@@ -112,7 +109,7 @@ def describe(part, training, precision, variables):
         'count': part.count,
         'training': training,
         'precision': precision,
-        'weights': checkpoints.fingerprint(variables),
+        'weights': weights,
     }
     return {ORIGIN: json.dumps(origin, sort_keys=True)}
 
@@ -248,7 +245,7 @@ def read_header(filename, part, has_variants):
                 | origin,
                 attributes,
                 shape,
-                embedding_files.read_fids(fids, shape[-2], filename),
+                embedding_files.read_names(fids, shape[-2], filename),
                 embedding_files.read_skipped(file, shape[-2], filename),
             )
     except array_files.DAMAGES as error:

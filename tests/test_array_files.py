@@ -127,7 +127,7 @@ def test_chunks_may_be_packed(tmp_path, options):
     with h5py.File(filename, 'w') as file:
         file.create_dataset('emb', data=POINTS, **options)
         file.create_dataset('fid', data=[f'{i}.jpg' for i in range(12)])
-    embs, fids, _ = embedding_files.open_embeddings(filename)
+    embs, fids, *_ = embedding_files.open_embeddings(filename)
     np.testing.assert_array_equal(embs[:], POINTS)
     assert fids[11] == '11.jpg'
 

@@ -18,7 +18,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Folders of one command, and of several.
-FOLDER_OF = {'train': 'training', 'embed': 'embedding'}
+FOLDER_OF = {'train': 'training', 'embed': 'embedding', 'search': 'searching'}
 REGISTRIES = ('nets', 'heads', 'excluders', 'data', 'deployment')
 LIBRARIES = ('evaluation', 'visuals')  # Of evaluate.py and visualize.py, and others.
 APART = ('tests', 'bench', 'drawn_people')  # What the commands do not import.
@@ -119,7 +119,7 @@ def test_the_test_sees_imports_of_every_kind():
     assert 'training.replicas' in IMPORTS['training.workers']
     assert 'nets.resnet_v1_50' in IMPORTS['model']
     assert set(COMMANDS) >= {'train', 'embed', 'evaluate', 'make_csv', 'visualize'}
-    assert set(USERS['checkpoints']) == {'train', 'embed', 'export'}
+    assert set(USERS['checkpoints']) == {'train', 'embed', 'export', 'search'}
 
 
 def test_no_command_is_imported():
@@ -235,7 +235,10 @@ def count_lines(function):
     return lines
 
 
-OPTIONAL = ('requirements-export.txt', 'requirements-parquet.txt')
+OPTIONAL = (
+    *('requirements-export.txt', 'requirements-parquet.txt'),
+    *('requirements-search.txt', 'requirements-cluster.txt'),
+)
 
 BENCH_REQUIREMENTS = [
     *('requirements-dev.txt', 'requirements-mutation.txt', 'bench/requirements.txt'),

@@ -133,7 +133,8 @@ def test_hdf5_file_holds_what_the_table_says(story):
         assert 'crc32' in file['emb'].attrs
         assert 'crc32' in file['emb_aug'].attrs
         assert file['emb_aug'].shape[0] == len(file['augmentation_types']) == 10
-        assert set(file.attrs) == {'args', 'checkpoint', 'versions'}
+        names = {'args', 'checkpoint', 'versions', 'weights', 'image_root'}
+        assert set(file.attrs) == names
     with h5py.File(trinet / 'market1501_query_embeddings.h5') as file:
         assert set(file) == (table | {'embs'}) - {'emb_aug'}
 

@@ -1,5 +1,7 @@
 """Rankings as one picture: a row per query, then what it finds, nearest first."""
 
+import typing
+
 import numpy as np
 
 from visuals import texts, thumbnails
@@ -13,6 +15,20 @@ CAPTION_SIZE, TITLE_SIZE = 8, 10  # Points.
 LINE_HEIGHT = 0.145  # Inches of a line of a caption.
 
 
+class Cell(typing.NamedTuple):
+    """An image of the picture.
+
+    Attributes:
+        pixels: uint8 RGB [H, W, 3].
+        colour: of its border, or 'none'.
+        caption: below it, lines that fit CELL_WIDTH.
+    """
+
+    pixels: np.ndarray
+    colour: str
+    caption: str
+
+
 def draw(ranked, images, top_k, title):
     """Return a matplotlib figure. What a query ignores is left out.
 
@@ -22,36 +38,52 @@ def draw(ranked, images, top_k, title):
         top_k: gallery images in a row.
         title: above the picture.
     """
+    rows = []
+    for one in ranked:
+        query, *captions = caption_row(one, images, top_k)
+        pixels = thumbnails.read_image(images.image_root, images.query.fids[one.row])
+        rows.append([Cell(pixels, 'black', query), *list_cells(one, images, captions)])
+    return draw_rows(rows, top_k, title, explain_signs(ranked))
+
+
+def draw_rows(rows, num_columns, title, signs):
+    """Return a matplotlib figure of queries, each beside what it found.
+
+    Args:
+        rows: lists of Cell, the first of each a query.
+        num_columns: images beside a query, at most.
+        title: above the picture.
+        signs: {text: colour of a border}, the legend.
+    """
     # Imported here because matplotlib's second would triple the time of --help. A
     # bare Figure, unlike pyplot, needs no display and keeps no global state.
     from matplotlib.figure import Figure
 
-    query_images = [
-        thumbnails.read_image(images.image_root, images.query.fids[one.row])
-        for one in ranked
-    ]
-    captions = [caption_row(one, images, top_k) for one in ranked]
     # Cells get the shape of the median query, and each row room for its captions.
-    aspect = np.median([image.shape[0] / image.shape[1] for image in query_images])
-    num_lines = sum(max(text.count('\n') + 1 for text in row) for row in captions)
-    cells_height = len(ranked) * (CELL_WIDTH * float(aspect) + 0.2)
-    width = CELL_WIDTH * (top_k + 1.4)
+    aspect = np.median(
+        [row[0].pixels.shape[0] / row[0].pixels.shape[1] for row in rows]
+    )
+    num_lines = sum(max(cell.caption.count('\n') + 1 for cell in row) for row in rows)
+    cells_height = len(rows) * (CELL_WIDTH * float(aspect) + 0.2)
+    width = CELL_WIDTH * (num_columns + 1.4)
     title = texts.wrap(title, width, TITLE_SIZE)
     height = cells_height + LINE_HEIGHT * num_lines + 0.2 * (title.count('\n') + 1)
     figure = Figure(figsize=(width, height), layout='constrained')
     figure.suptitle(title, fontsize=TITLE_SIZE, parse_math=False)
     # One empty column, narrow, keeps the query apart from what it found.
     all_axes = figure.subplots(
-        len(ranked), top_k + 2, squeeze=False, width_ratios=[1, 0.2] + [1] * top_k
+        len(rows),
+        num_columns + 2,
+        squeeze=False,
+        width_ratios=[1, 0.2] + [1] * num_columns,
     )
     for axes in all_axes.flat:
         axes.axis('off')
-    for axes_of_row, one, image, captions_of_row in zip(
-        all_axes, ranked, query_images, captions, strict=True
-    ):
-        draw_image(axes_of_row[0], image, 'black', captions_of_row[0])
-        draw_gallery(axes_of_row[2:], one, images, captions_of_row[1:])
-    add_legend(figure, ranked)
+    for axes_of_row, (query, *others) in zip(all_axes, rows, strict=True):
+        draw_cell(axes_of_row[0], query)
+        for axes, cell in zip(axes_of_row[2:], others, strict=False):
+            draw_cell(axes, cell)
+    add_legend(figure, signs)
     return figure
 
 
@@ -86,42 +118,54 @@ def caption_row(one, images, top_k):
     return captions
 
 
-def draw_gallery(axes_of_row, one, images, captions):
-    """Draw the images nearest to one query, matches in green, others in red."""
-    query_pid = images.query.pids[one.row]
-    shown = find_shown(one, len(axes_of_row))
-    for axes, place, caption in zip(axes_of_row, shown, captions, strict=False):
-        row = one.gallery_rows[place]
-        image = thumbnails.read_image(images.image_root, images.gallery.fids[row])
-        colour = choose_colour(one.is_known, images.gallery.pids[row] == query_pid)
-        draw_image(axes, image, colour, caption)
-
-
-def draw_image(axes, image, colour, caption):
-    """Draw an image with a border in `colour` and a caption below it."""
-    axes.axis('on')
-    axes.imshow(image)
-    axes.set(xticks=[], yticks=[])
-    # Of a name such as $1$, the dollars are no formula.
-    axes.set_xlabel(caption, fontsize=CAPTION_SIZE, labelpad=3, parse_math=False)
-    axes.spines[:].set(color=colour, linewidth=BORDER_WIDTH)
-
-
-def add_legend(figure, ranked):
-    """Add to a figure what the borders mean that there are.
+def list_cells(one, images, captions):
+    """Return the Cells nearest to one query, matches in green, others in red.
 
     Args:
-        figure: of matplotlib.
+        one: ranked_queries.RankedQuery.
+        images: ranked_queries.RankedImages.
+        captions: list of str, of those that are shown.
+    """
+    query_pid = images.query.pids[one.row]
+    cells = []
+    shown = find_shown(one, len(captions))
+    for place, caption in zip(shown, captions, strict=True):
+        row = one.gallery_rows[place]
+        pixels = thumbnails.read_image(images.image_root, images.gallery.fids[row])
+        colour = choose_colour(one.is_known, images.gallery.pids[row] == query_pid)
+        cells.append(Cell(pixels, colour, caption))
+    return cells
+
+
+def draw_cell(axes, cell):
+    """Draw a Cell with its border, and its caption below it."""
+    axes.axis('on')
+    axes.imshow(cell.pixels)
+    axes.set(xticks=[], yticks=[])
+    # Of a name such as $1$, the dollars are no formula.
+    axes.set_xlabel(cell.caption, fontsize=CAPTION_SIZE, labelpad=3, parse_math=False)
+    axes.spines[:].set(color=cell.colour, linewidth=BORDER_WIDTH)
+
+
+def explain_signs(ranked):
+    """Return {what a border means: its colour} of the borders that there are.
+
+    Args:
         ranked: list of ranked_queries.RankedQuery.
     """
-    from matplotlib.patches import Patch
-
     signs = {'query: PID, average precision': 'black'}
     if any(one.is_known for one in ranked):
         signs['✓ the same PID: PID, distance'] = MATCH_COLOUR
         signs['✗ another PID: PID, distance'] = WRONG_COLOUR
     if not all(one.is_known for one in ranked):
         signs['no border: the gallery lacks the PID'] = 'none'
+    return signs
+
+
+def add_legend(figure, signs):
+    """Add to a figure what the borders mean, {text: colour}."""
+    from matplotlib.patches import Patch
+
     patches = [
         Patch(facecolor='none', edgecolor=colour, linewidth=2)
         for colour in signs.values()

@@ -19,8 +19,9 @@ from visuals import thumbnails
 # Sharp on a screen of high resolution: three quarters of it are shown, see CSS.
 IMAGE_SIZE = 192
 
-# HTML, CSS and JavaScript, with placeholders for title, summary and queries.
+# HTML and JavaScript, with placeholders for style, title, summary and queries.
 TEMPLATE = pathlib.Path(__file__).with_suffix('.html')
+STYLE = pathlib.Path(__file__).with_suffix('.css')
 
 
 def write(file, title, summary, ranked, images, others):
@@ -37,7 +38,11 @@ def write(file, title, summary, ranked, images, others):
     head, _, foot = TEMPLATE.read_text(encoding='utf-8').partition('$queries')
     paragraphs = '\n'.join(f'<p>{html.escape(text)}</p>' for text in summary)
     file.write(
-        string.Template(head).substitute(title=html.escape(title), summary=paragraphs)
+        string.Template(head).substitute(
+            style=STYLE.read_text(encoding='utf-8'),
+            title=html.escape(title),
+            summary=paragraphs,
+        )
     )
     for one in ranked:
         file.write(format_query(one, images))

@@ -344,7 +344,7 @@ def make_shard(directory):
             'args': embedding_files.dump_args(FLAGS),
             'checkpoint': 'exp/checkpoint-3',
             'versions': json.dumps({'tensorflow': '2.21.0'}),
-        } | shards.describe(part, {'model_name': 'x'}, 'float32', {})
+        } | shards.describe(part, {'model_name': 'x'}, 'float32', 'abc')
         filename = directory / shards.name_of('embs.h5', part)
         embedding_files.write(
             str(filename),

@@ -2,33 +2,15 @@ import html.parser
 import io
 import json
 import re
-import shutil
-import subprocess
 import urllib.parse
 
 import cv2
 import numpy as np
 import pytest
 
+import chromium
 import embedding_files
 from visuals import ranked_queries, ranking_page
-
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))),
-    None,
-)
-# No window, no network, nothing of the user's.
-CHROMIUM_FLAGS = [
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--disable-quic',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--window-size=500,800',
-]
 
 NASTY_PID = '<b>&"+%'
 NASTY_FID = '"><img src=x onerror=alert(1)>.png'
@@ -313,7 +295,7 @@ OTHERS = [
 LINE = 'AP 25.00% · 1 match, the first at rank 4 · '
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason='Chromium is not installed')
+@pytest.mark.skipif(chromium.CHROMIUM is None, reason='Chromium is not installed')
 @pytest.mark.parametrize(
     'fragment, pids, listed, text',
     [
@@ -353,14 +335,7 @@ def test_a_browser_finds_the_queries_of_the_pid(
     page = write_page(images._replace(query=query, query_cids=['<3>'] * 604), OTHERS)
     filename = tmp_path / 'ranking.html'
     filename.write_text(page.replace('</body>', f'{PROBE}</body>'), encoding='utf-8')
-    command = [CHROMIUM, *CHROMIUM_FLAGS, f'--user-data-dir={tmp_path / "profile"}']
-    result = subprocess.run(
-        [*command, '--dump-dom', filename.as_uri() + fragment],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    content = result.stdout.decode()
+    content = chromium.dump(filename.as_uri() + fragment, tmp_path / 'profile')
     page = Page(content)
     sections = [attrs for tag, attrs in page.tags if tag == 'section']
     assert [s['data-pid'] for s in sections if 'hidden' not in s] == pids

@@ -1,0 +1,463 @@
+#!/usr/bin/env python3
+"""Find the images and identities of a gallery that are nearest to an image.
+
+    python search.py --gallery ~/exp/trinet/market1501_test_embeddings.h5 \\
+        --experiment_root ~/exp/trinet query.jpg
+
+Prints the nearest gallery images with PID and distance and, if the experiment root has
+the thresholds.json of `evaluate.py --thresholds`, whether each is the same identity; a
+query that none is near enough to is unknown. A gallery is what embed.py writes: adding
+individuals is adding a file, --without leaves some out.
+
+Instead of images to look for, one of
+
+    --compare A.jpg B.jpg     are these two the same?
+    --duplicates DISTANCE     images of different PIDs that are this near: wrong labels?
+    --build_index KIND        make --index FILE, for galleries of many millions
+    --serve PORT              a page to drop images on, for this machine only
+
+The ranking is exact unless --index is given. docs/search.md has examples.
+"""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+import common
+import datasets
+import embedder
+from evaluation import pooling, ranking
+from searching import answers, gallery, nearest, queries, verdicts
+
+# Imported at first use, by what needs them.
+index = common.lazy_import('searching.index')
+server = common.lazy_import('searching.server')
+
+# Gallery images that are shown of a query in a picture, at most: a screen is as wide.
+MOST_COLUMNS = 20
+
+
+def build_parser():
+    """Return the argument parser."""
+    parser = common.new_parser(__doc__)
+    parser.add_argument(
+        'images',
+        nargs='*',
+        type=common.path,
+        metavar='IMAGE',
+        help='Images to look for.',
+    )
+    add_mode_flags(parser)
+    add_gallery_flags(parser)
+    add_network_flags(parser)
+    add_answer_flags(parser)
+    add_index_flags(parser)
+    return parser
+
+
+def add_mode_flags(parser):
+    """Add the flags that ask for something else than to look for images."""
+    mode = parser.add_argument_group('instead of images')
+    mode.add_argument(
+        '--compare',
+        nargs=2,
+        type=common.path,
+        metavar='IMAGE',
+        help='Say how far two images are from each other, and whether they are the '
+        'same identity.',
+    )
+    mode.add_argument(
+        '--duplicates',
+        type=common.non_negative_float,
+        metavar='DISTANCE',
+        help='List the images of different PIDs that are no further from each other.',
+    )
+    mode.add_argument(
+        '--build_index',
+        choices=('flat', 'hnsw', 'ivf', 'ivfpq'),
+        help='Make --index of --gallery: flat (exact), hnsw (graph: fast, takes '
+        'memory), ivf (lists), ivfpq (lists of compressed embeddings: 16 bytes each).',
+    )
+    mode.add_argument(
+        '--serve',
+        type=port,
+        metavar='PORT',
+        help='Serve a page on http://127.0.0.1:PORT; 0 chooses a free port.',
+    )
+
+
+def add_gallery_flags(parser):
+    """Add the flags of what is searched."""
+    group = parser.add_argument_group('gallery')
+    group.add_argument(
+        '--gallery',
+        nargs='+',
+        type=common.path,
+        metavar='FILE',
+        help='Files of embed.py: .h5, .npz, .parquet, .csv or .npy, parts of --shard '
+        'included.',
+    )
+    group.add_argument(
+        '--gallery_dataset',
+        nargs='+',
+        type=common.path,
+        metavar='CSV',
+        help='The data set of each file, for files that do not tell PIDs and FIDs, '
+        "such as the original's.",
+    )
+    group.add_argument(
+        '--without',
+        nargs='+',
+        default=[],
+        metavar='PID',
+        help='Leave out the images of these PIDs.',
+    )
+    group.add_argument(
+        '--image_root',
+        type=common.path,
+        help='Directory that the FIDs of the gallery are relative to, for pictures. '
+        'Default: what embed.py was given.',
+    )
+    datasets.add_header_flag(group)
+
+
+def add_network_flags(parser):
+    """Add the flags of what embeds the images."""
+    group = parser.add_argument_group('network')
+    group.add_argument(
+        '--experiment_root',
+        type=common.readable_directory,
+        help='Directory of the training run that embedded the gallery.',
+    )
+    embedder.add_checkpoint(group)
+    group.add_argument(
+        '--model',
+        type=common.path,
+        metavar='FILE',
+        help='In place of --experiment_root: what export.py has written. An .onnx file '
+        'needs no TensorFlow.',
+    )
+    group.add_argument(
+        '--metric',
+        choices=ranking.METRIC_CHOICES,
+        help='Distance by which the gallery is ranked. Default: that of the training, '
+        f'or {ranking.METRIC_CHOICES[0]} where no network is given.',
+    )
+
+
+def add_answer_flags(parser):
+    """Add the flags of what is answered."""
+    group = parser.add_argument_group('answer')
+    group.add_argument(
+        '--top',
+        type=common.positive_int,
+        default=10,
+        help='Images, or identities, that are shown.',
+    )
+    group.add_argument(
+        '--group_by_pid',
+        choices=('best', 'mean'),
+        help='Rank identities, by the distance of their nearest image (best) or the '
+        'mean over all of theirs.',
+    )
+    group.add_argument(
+        '--pool',
+        choices=pooling.POOL_CHOICES,
+        help='All IMAGEs show one individual: look for it once, with the mean or the '
+        'largest value of their embeddings.',
+    )
+    group.add_argument(
+        '--threshold',
+        metavar='DISTANCE|JSON',
+        help='Largest distance of the same identity, or the JSON file of evaluate.py '
+        '--thresholds. Default: that of the experiment root, if it is there.',
+    )
+    group.add_argument(
+        '--fpr',
+        type=positive_share,
+        help='Take the threshold that accepts at most this share of the pairs of '
+        'different identities, such as 0.001. Default: that of the equal error rate.',
+    )
+    group.add_argument(
+        '--json', action='store_true', help='Print JSON, a line for each query.'
+    )
+    group.add_argument(
+        '--picture',
+        type=common.path,
+        metavar='PNG',
+        help='Also draw the images that are found.',
+    )
+
+
+def add_index_flags(parser):
+    """Add the flags of approximate search."""
+    group = parser.add_argument_group('index')
+    group.add_argument(
+        '--index',
+        type=common.path,
+        metavar='FILE',
+        help='Let this index propose what is ranked: faster, but an image may be '
+        'missed. See --build_index. Needs requirements-search.txt.',
+    )
+    group.add_argument(
+        '--min_recall',
+        type=positive_share,
+        default=0.9,
+        help='Keep an index only if it finds at least this share of the 10 nearest '
+        'images.',
+    )
+
+
+def port(text):
+    """argparse type: a port that a server can have."""
+    value = common.non_negative_int(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f'{text} given, 0 to 65535 expected')
+    return value
+
+
+def positive_share(text):
+    """argparse type: a number above 0, at most 1."""
+    value = common.positive_float(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f'{text} given, at most 1 expected')
+    return value
+
+
+def parse_args(argv):
+    """Return the checked flags."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    modes = {
+        'IMAGE': bool(args.images),
+        **{
+            f'--{name}': getattr(args, name) is not None
+            for name in ('compare', 'duplicates', 'build_index', 'serve')
+        },
+    }
+    asked = [name for name, is_asked in modes.items() if is_asked]
+    if len(asked) != 1:
+        parser.error(
+            f'{" and ".join(asked) or "nothing"} given; expected one of images to look '
+            f'for, {", ".join(list(modes)[1:])}'
+        )
+    (mode,) = asked
+    if mode != '--compare' and args.gallery is None:
+        parser.error(f'{mode} needs a --gallery: files that embed.py has written')
+    if args.experiment_root is not None and args.model is not None:
+        parser.error('--experiment_root and --model are two networks; give one')
+    has_network = args.experiment_root is not None or args.model is not None
+    if mode in ('IMAGE', '--compare', '--serve') and not has_network:
+        parser.error(
+            f'{mode} needs a network: --experiment_root with the training run, or '
+            '--model with what export.py has written'
+        )
+    if mode == '--build_index' and args.index is None:
+        parser.error('--build_index needs --index: the file to write')
+    if args.index is not None and args.group_by_pid == 'mean':
+        parser.error(
+            '--group_by_pid mean needs all distances, and --index proposes a few; '
+            'leave one of the two out'
+        )
+    refuse_unused(parser, args, mode)
+    return args
+
+
+def refuse_unused(parser, args, mode):
+    """Leave with an error if a flag would change nothing."""
+    useless = {
+        '--picture': args.picture is not None and mode != 'IMAGE',
+        '--pool': args.pool is not None and mode != 'IMAGE',
+        '--index': args.index is not None and mode in ('--compare', '--duplicates'),
+        '--without': args.without and mode == '--build_index',
+        '--gallery': args.gallery is not None and mode == '--compare',
+    }
+    for name, is_useless in useless.items():
+        if is_useless:
+            parser.error(f'{mode} has no use for {name}; leave it out')
+
+
+def load_network(args, view):
+    """Return the queries.Network that flags ask for."""
+    if args.model is not None:
+        return queries.load_export(args.model, view)
+    return queries.load_run(args.experiment_root, args.checkpoint, view)
+
+
+def load_gallery(args):
+    """Return the gallery.Gallery that flags ask for, whole."""
+    for name in args.gallery:
+        if name.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp')):
+            raise common.InputError(
+                f'--gallery {name} is an image; put images before --gallery, or behind '
+                'another flag'
+            )
+    return gallery.load(args.gallery, args.gallery_dataset, args.csv_header)
+
+
+class Search:
+    """A gallery that images are looked for in; a context manager.
+
+    Args:
+        images: gallery.Gallery, whole.
+        without: PIDs to leave out.
+        metric: one of ranking.METRIC_CHOICES.
+        index_file: of an index, or None: exact.
+        group_by_pid: 'best', 'mean' or None.
+        top: images or identities that are found.
+    """
+
+    def __init__(self, images, without, metric, index_file, group_by_pid, top):
+        self.images = images.without(without) if without else images
+        self.metric = metric
+        self.group_by_pid = group_by_pid
+        self.top = top
+        self.index = None
+        if group_by_pid is not None and None in self.images.pids:
+            raise common.InputError(
+                f'{images.filenames[0]} tells no PIDs to group by; give '
+                '--gallery_dataset, or leave --group_by_pid out'
+            )
+        if index_file is not None:
+            self.index = index.Index(index_file, images, without, metric)
+
+    def __enter__(self):
+        if self.index is not None:
+            self.index.__enter__()
+        return self
+
+    def __exit__(self, *_):
+        if self.index is not None:
+            self.index.__exit__()
+
+    def find(self, embs):
+        """Return the nearest.Nearest of queries, [Q, D], list [Q]."""
+        if self.index is not None:
+            return self.index.find(embs, self.top, self.group_by_pid is not None)
+        distances = ranking.EmbeddingDistances(embs, self.images.embs, self.metric)
+        if self.group_by_pid is None:
+            return nearest.nearest_images(distances, self.top)
+        return nearest.nearest_identities(
+            distances, self.images.pids, self.group_by_pid, self.top
+        )
+
+
+def look_for(args, network, search, limit):
+    """Print what images have found, and draw it."""
+    embs = network.embed(args.images)
+    names, shown = args.images, args.images
+    if args.pool is not None:
+        embs = pooling.pool(embs, np.zeros(len(embs), int), args.pool)
+        names, shown = [', '.join(args.images)], args.images[:1]
+    found = [
+        answers.make(name, one, search.images, limit, args.image_root)
+        for name, one in zip(names, search.find(embs), strict=True)
+    ]
+    if args.picture is not None:
+        draw(args.picture, found, shown, limit, search.metric)
+    if args.json:
+        for answer in found:
+            print(json.dumps(answers.to_json(answer, limit)))
+        return
+    if limit is not None:
+        print(limit.describe())
+    for answer in found:
+        print('\n'.join(answers.format_answer(answer, limit)))
+
+
+def draw(filename, found, query_paths, limit, metric):
+    """Write the picture of answers.
+
+    Raises:
+        InputError: nobody knows where an image is.
+    """
+    if any(one.path is None for answer in found for one in answer.found):
+        raise common.InputError(
+            'the gallery does not tell where its images are; give --image_root'
+        )
+    some = [one._replace(found=one.found[:MOST_COLUMNS]) for one in found]
+    common.write_figure(filename, answers.draw(some, query_paths, limit, metric))
+
+
+def compare(images, network, metric, limit, as_json):
+    """Print how far two images are from each other, and what that means."""
+    first, second = network.embed(images)
+    dists = ranking.compute_distances(first[None], second[None], metric)
+    distance = float(dists[0, 0])
+    is_same = None if limit is None else limit.accepts(distance)
+    if as_json:
+        told = {'images': images, 'distance': distance, 'is_same': is_same}
+        told['threshold'] = None if limit is None else limit._asdict()
+        print(json.dumps(told))
+        return
+    words = {True: 'same identity', False: 'different identities', None: 'no verdict'}
+    print(f'{metric} distance {distance:.4f}: {words[is_same]}')
+    print('no threshold is known' if limit is None else limit.describe())
+
+
+def list_duplicates(images, metric, limit, as_json):
+    """Print the images of different PIDs that are near each other."""
+    whole = np.asarray(images.embs[:])
+    distances = ranking.EmbeddingDistances(whole, whole, metric)
+    pairs = nearest.find_duplicates(distances, images.pids, limit)
+    for pair in pairs:
+        sides = [
+            {'pid': images.pids[row], 'fid': images.fids[row]}
+            for row in (pair.first, pair.second)
+        ]
+        if as_json:
+            print(json.dumps({'distance': pair.dist, 'images': sides}))
+        else:
+            (a, b) = sides
+            print(
+                f'{pair.dist:9.4f}  {a["pid"] or gallery.NO_PID}  {a["fid"]}  '
+                f'{b["pid"] or gallery.NO_PID}  {b["fid"]}'
+            )
+    print(
+        f'{len(pairs)} pairs of different PIDs among {len(images.fids)} images are at '
+        f'most {limit:g} apart',
+        file=sys.stderr,
+    )
+
+
+def main(argv=None):
+    args = parse_args(argv)
+    for name in (args.picture, args.index if args.build_index else None):
+        if name is not None:
+            common.check_file_name(name)
+    images = None if args.gallery is None else load_gallery(args)
+    default = ranking.METRIC_CHOICES[0]
+    if args.duplicates is not None:
+        kept = images.without(args.without) if args.without else images
+        list_duplicates(kept, args.metric or default, args.duplicates, args.json)
+        return
+    if args.build_index is not None:
+        told = index.build(
+            args.build_index,
+            args.index,
+            images,
+            args.metric or default,
+            args.min_recall,
+        )
+        print(told)
+        return
+    network = load_network(args, gallery.PLAIN if images is None else images.view)
+    metric = args.metric or network.metric
+    limit = verdicts.choose(args.threshold, args.fpr, args.experiment_root, metric)
+    if args.compare is not None:
+        compare(args.compare, network, metric, limit, args.json)
+        return
+    queries.check(network, images)
+    with Search(
+        *(images, args.without, metric, args.index, args.group_by_pid, args.top)
+    ) as search:
+        if args.serve is not None:
+            server.serve(args.serve, network, search, limit, args.image_root)
+        else:
+            look_for(args, network, search, limit)
+
+
+if __name__ == '__main__':
+    common.run(main)

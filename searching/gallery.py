@@ -1,0 +1,261 @@
+"""The images that are searched: files of embed.py, joined, some of them left out."""
+
+import hashlib
+import json
+import typing
+
+import numpy as np
+
+import array_files
+import common
+import datasets
+import embedding_files
+
+# What a gallery image without a PID is called in tables; in JSON, it has none.
+NO_PID = '-'
+
+# Embeddings whose sum is computed at once.
+ROWS_AT_ONCE = 2**16
+
+# Flags of embed.py that say how images were looked at, and those of no augmentation.
+PLAIN = {'flip_augment': False, 'crop_augment': None, 'aggregator': None}
+
+
+class Gallery(typing.NamedTuple):
+    """Images to search.
+
+    Attributes:
+        embs: [G, D], an array or what slices like one.
+        pids: object array [G] of str, or of None where nobody tells.
+        fids: object array [G] of str.
+        roots: object array [G] of str, or of None: directory that the FID is in.
+        view: {flag of embed.py: value}, how the images were looked at.
+        weights: fingerprint of the network, or None: not known.
+        checkpoint: name of its checkpoint, or None.
+        fingerprint: differs where an embedding, a PID or an FID does.
+        filenames: of the files, for messages.
+    """
+
+    embs: typing.Any
+    pids: np.ndarray
+    fids: np.ndarray
+    roots: np.ndarray
+    view: dict
+    weights: str | None
+    checkpoint: str | None
+    fingerprint: str
+    filenames: list
+
+    def without(self, pids):
+        """Return the Gallery without the images of some PIDs.
+
+        Raises:
+            InputError: it has none of one of them, or nothing else.
+        """
+        known = set(self.pids.tolist()) - {None}
+        for pid in pids:
+            if pid not in known:
+                raise common.InputError(
+                    f'--without {pid}: the gallery has no image of that PID'
+                    f'{common.suggest(pid, known)}'
+                )
+        rows = np.flatnonzero([pid not in set(pids) for pid in self.pids])
+        if not len(rows):
+            raise common.InputError(
+                '--without leaves no image to search; name fewer PIDs'
+            )
+        return self.select(rows)
+
+    def select(self, rows):
+        """Return the Gallery of some rows, ascending int64 [n]."""
+        kept = embedding_files.Kept(self.embs, rows)
+        return self._replace(
+            embs=kept[:] if isinstance(self.embs, np.ndarray) else kept,
+            pids=self.pids[rows],
+            fids=self.fids[rows],
+            roots=self.roots[rows],
+        )
+
+
+class Joined:
+    """Embeddings of several files, one after the other; slices like an array.
+
+    Args:
+        parts: list of [N, D], what slices like arrays.
+    """
+
+    ndim = 2
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape = int(self.ends[-1]), parts[0].shape[1]
+        self.dtype = np.result_type(*(part.dtype for part in parts))
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, place):
+        first, last, step = place.indices(len(self))
+        assert step == 1
+        found = [np.empty((0, self.shape[1]), self.dtype)]
+        for part, end in zip(self.parts, self.ends.tolist(), strict=True):
+            start = end - len(part)
+            if first < end and start < last:
+                found.append(part[max(first - start, 0) : min(last, end) - start])
+        return np.concatenate(found)
+
+
+def load(filenames, csv_files=None, has_header=False):
+    """Return the Gallery of some files of embeddings.
+
+    Its numbers are in memory if they take less than half of what is free.
+
+    Args:
+        filenames: list of str.
+        csv_files: list of str, their data sets in the same order, or None: the files
+            tell PIDs and FIDs, or nobody does.
+        has_header: whether the first line of the CSVs names their columns.
+
+    Raises:
+        FileNotFoundError, InputError: a file is missing or wrong, or does not belong to
+            the others.
+    """
+    if csv_files is not None and len(csv_files) != len(filenames):
+        raise common.InputError(
+            f'{len(filenames)} files of embeddings but {len(csv_files)} of '
+            '--gallery_dataset; give the CSV of each, in the same order'
+        )
+    opened = [
+        open_one(name, csv_files and csv_files[i], has_header)
+        for i, name in enumerate(filenames)
+    ]
+    check_alike(filenames, opened)
+    first = opened[0]
+    embs = Joined([one.embs for one in opened])
+    free = common.free_memory()
+    if free is None or len(embs) * embs.shape[1] * embs.dtype.itemsize < free / 2:
+        embs = embs[:]
+    joined = hashlib.sha256('\n'.join(one.fingerprint for one in opened).encode())
+    return Gallery(
+        embs,
+        *(
+            np.concatenate([getattr(one, name) for one in opened])
+            for name in ('pids', 'fids', 'roots')
+        ),
+        first.view,
+        next((one.weights for one in opened if one.weights), None),
+        next((one.checkpoint for one in opened if one.checkpoint), None),
+        joined.hexdigest(),
+        list(filenames),
+    )
+
+
+def open_one(filename, csv_file, has_header):
+    """Return the Gallery of one file; see load. What was skipped is left out."""
+    opened = embedding_files.open_embeddings(filename)
+    if csv_file is not None:
+        dataset = datasets.read(csv_file, has_header)
+        if len(dataset.fids) != len(opened.embs):
+            raise common.InputError(
+                f'{filename} has {len(opened.embs)} embeddings but {csv_file} has '
+                f'{len(dataset.fids)} rows; give the CSV that was embedded'
+            )
+        if opened.fids is not None:
+            embedding_files.check_fids(dataset.fids, opened.fids, csv_file, filename)
+        pids, fids = dataset.pids, dataset.fids
+    else:
+        fids = opened.fids
+        if fids is None:
+            raise common.InputError(
+                f'{filename} does not name its images; give --gallery_dataset'
+            )
+        pids = [None] * len(fids) if opened.pids is None else opened.pids
+    pids, fids = (datasets.to_object_array(list(texts)) for texts in (pids, fids))
+    with array_files.reading(filename, embedding_files.HDF5):
+        embedding_files.check_numbers(opened.embs, fids, filename, opened.skipped)
+    flags = read_flags(opened.attributes, filename)
+    root = opened.attributes.get(embedding_files.IMAGE_ROOT)
+    roots = np.full(len(fids), root, object)
+    gallery = Gallery(
+        *(opened.embs, pids, fids, roots),
+        {name: flags.get(name, value) for name, value in PLAIN.items()},
+        opened.attributes.get(embedding_files.WEIGHTS),
+        opened.attributes.get('checkpoint'),
+        fingerprint(opened.embs, pids, fids),
+        [filename],
+    )
+    if not len(opened.skipped):
+        return gallery
+    return gallery.select(np.delete(np.arange(len(fids)), opened.skipped))
+
+
+def read_flags(attributes, filename):
+    """Return the flags of embed.py that a file was written with, a dict."""
+    if 'args' not in attributes:
+        return {}
+    with array_files.reading(filename, 'a file of embed.py: its args are no JSON'):
+        flags = json.loads(attributes['args'])
+        if not isinstance(flags, dict):
+            raise ValueError(f'{type(flags).__name__} given')
+    return flags
+
+
+def fingerprint(embs, pids, fids):
+    """Return a text that differs where embeddings, PIDs or FIDs do.
+
+    Args:
+        embs: [N, D], what slices like an array, read in blocks unless its file has
+            their sum.
+        pids, fids: object arrays [N].
+    """
+    checksum = None
+    if not isinstance(embs, np.ndarray):
+        checksum = embedding_files.read_checksum(embs)
+    if checksum is None:
+        checksum = 0
+        for first in range(0, len(embs), ROWS_AT_ONCE):
+            block = np.asarray(embs[first : first + ROWS_AT_ONCE])
+            checksum = embedding_files.update_checksum(checksum, block[None])
+    names = hashlib.sha256()
+    for texts in (fids, pids):
+        joined = '\n'.join('' if text is None else text for text in texts)
+        names.update(joined.encode('utf-8', 'surrogateescape'))
+    return f'{list(embs.shape)} {checksum:08x} {names.hexdigest()}'
+
+
+def check_alike(filenames, opened):
+    """Raise InputError unless files were embedded by one network in one way.
+
+    Args:
+        filenames: list of str.
+        opened: list of their Galleries.
+    """
+    for filename, one in zip(filenames, opened, strict=True):
+        first = opened[0]
+        if one.embs.shape[1] != first.embs.shape[1]:
+            raise common.InputError(
+                f'{filename} has {one.embs.shape[1]} dimensions but {filenames[0]} has '
+                f'{first.embs.shape[1]}; search files of one network'
+            )
+        if None not in (one.weights, first.weights) and one.weights != first.weights:
+            raise common.InputError(
+                f'{filename} was embedded by {one.checkpoint} but {filenames[0]} by '
+                f'{first.checkpoint}, which has other weights; embed both with one '
+                'checkpoint'
+            )
+        if one.view != first.view:
+            raise common.InputError(
+                f'{filename} was embedded with {describe_view(one.view)} but '
+                f'{filenames[0]} with {describe_view(first.view)}; embed both alike'
+            )
+
+
+def describe_view(view):
+    """Return the flags of embed.py that say how images were looked at, as text."""
+    words = [
+        f'--{name}' if value is True else f'--{name} {value}'
+        for name, value in view.items()
+        if value not in (None, False)
+    ]
+    return ' '.join(words) or 'no augmentation'
