@@ -687,7 +687,7 @@ def find_threshold(
     try:
         of_rule = {row['rule']: row['threshold'] for row in scores['thresholds']}
         found, limit = scores['args']['metric'], float(of_rule[THRESHOLD_RULE])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise common.InputError(
             f'{filename} has no thresholds; expected what evaluate.py --thresholds '
             'writes to its --filename'

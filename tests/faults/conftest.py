@@ -41,7 +41,8 @@ def all_stories(data, tmp_path_factory):
     train = stories.train(data, directory / 'exp', copies)
     embed = stories.embed(data, train.after, directory / 'exp', copies)
     export = stories.export(data, train.after, directory / 'exp', copies)
-    return {story.name: story for story in (train, *embed, export)}
+    search = stories.build_index(data, embed[0].after, directory / 'exp', copies)
+    return {story.name: story for story in (train, *embed, export, search)}
 
 
 class Reliability:

@@ -11,7 +11,7 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'  # What it says of a missing GPU, each 
 
 # Ours come first: common.py sets how TensorFlow computes.
 NAMES = (
-    *('common', 'train', 'embed', 'evaluate', 'export', 'make_csv'),
+    *('common', 'train', 'embed', 'evaluate', 'export', 'make_csv', 'search'),
     *('tensorflow', 'keras', 'h5py', 'cv2', 'tqdm', 'importlib.metadata'),
     *('checkpoints', 'embedder', 'images', 'layers', 'model', 'batches'),
     *('training.diagnosis', 'training.journal', 'training.loop', 'training.step'),

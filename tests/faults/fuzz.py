@@ -41,6 +41,7 @@ import tiny_run
 import train
 from deployment import _parity, _run, _sidecar
 from embedding import blocks, outputs, shards
+from searching import gallery, index, verdicts
 from training import flags, journal, resuming, settings, validation
 from visuals import score_curves
 
@@ -316,6 +317,41 @@ def read_blocks(directory, number):
     assert keeper.done in (0, 5, 12)
 
 
+def make_thresholds(directory):
+    return make_scores(directory)[:1]
+
+
+def read_thresholds(directory, number):
+    limit = verdicts.choose(
+        str(directory / 'thresholds.json'),
+        0.01 if number % 2 else None,
+        *(None, 'euclidean'),
+    )
+    assert limit.distance <= np.inf, limit
+    assert 0 <= limit.fpr <= 1, limit
+
+
+@functools.cache
+def make_gallery():
+    columns = (datasets.to_object_array(texts) for texts in (PIDS, FIDS, FIDS))
+    return gallery.Gallery(
+        POINTS, *columns, gallery.PLAIN, 'w', 'exp/checkpoint-3', 'print', ['x.h5']
+    )
+
+
+def make_index(name):
+    def make(directory):
+        filename = str(directory / 'x.faiss')
+        index.build('flat', filename, make_gallery(), 'euclidean', 0.9)
+        return [(directory / name).read_bytes()]
+
+    return make
+
+
+def read_index(directory, number):
+    index.Index(str(directory / 'x.faiss'), make_gallery(), [], 'euclidean')
+
+
 def make_sidecar(directory):
     ours = embedder.Embedder(None, 8, (12, 6), (14, 7), 'cityblock', 1.5)
     run = _run.Run('exp', 'exp/checkpoint-3', 3, {}, ours, 'abc', 'exp', None, None)
@@ -470,6 +506,11 @@ KINDS = {
         f'{BLOCKS}/{blocks.HEADER}', make_block_header, read_blocks, JSON_WAYS
     ),
     'export': Kind('x.onnx.json', make_sidecar, read_sidecar, JSON_WAYS),
+    'thresholds': Kind('thresholds.json', make_thresholds, read_thresholds, JSON_WAYS),
+    'index': Kind('x.faiss', make_index('x.faiss'), read_index),
+    'index json': Kind(
+        'x.faiss.json', make_index('x.faiss.json'), read_index, JSON_WAYS
+    ),
     'shard': Kind(SHARD, make_shard, read_shard, (spoilers.change_attribute,) * 8),
     'checkpoint state': Kind(
         'checkpoint', make_checkpoint('checkpoint'), read_checkpoint

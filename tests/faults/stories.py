@@ -18,6 +18,7 @@ import deployment
 import tiny_run
 from deployment import _sidecar
 from run_files import assert_same_state
+from searching import index
 
 NUM_STEPS = 2
 
@@ -171,6 +172,22 @@ def export(data, trained, root, copies):
     return tell('export.py', 'export', flags, root, copies, older.after)
 
 
+def build_index(data, embedded, root, copies):
+    """Return the Story of search.py --build_index in the place of an older index.
+
+    Args:
+        data, root, copies: see embed.
+        embedded: pathlib.Path of a run with embeddings.
+    """
+    flags = ['--gallery', str(root / 'train_embeddings.h5')]
+    flags += ['--index', str(root / 'gallery.faiss'), '--build_index']
+    older = tell('search.py older', 'search', [*flags, 'hnsw'], root, copies, embedded)
+    return tell(
+        *('search.py --build_index', 'search', [*flags, 'flat'], root, copies),
+        older.after,
+    )
+
+
 def score_flags(data, root):
     """Return the flags of what reads embeddings: evaluate.py and visualize.py."""
     embeddings = str(root / 'train_embeddings.h5')
@@ -245,6 +262,9 @@ def check_file(path):
         _sidecar.check(
             str(path.with_suffix('')), _sidecar.read(str(path.with_suffix('')))
         )
+    elif path.name.endswith('.faiss.json'):
+        target = str(path.with_suffix(''))
+        assert index.read_described(target).sha256 == index.hash_file(target)
     elif path.suffix == '.json':
         json.loads(path.read_text(encoding='utf-8'))
     elif path.suffix == '.index':
@@ -292,8 +312,10 @@ def compare(path, expected):
     if path.suffix == '.json':
         ours, others = (json.loads(p.read_text('utf-8')) for p in (path, expected))
         different = {k for k in ours | others if ours.get(k) != others.get(k)}
-        # How it was called at last; what differs between any two exports.
+        # How it was called at last; what differs between any two exports; how long it
+        # took.
         free = {'resume', 'experiment_root', 'parity', 'sha256'}
+        free |= {'build_secs', 'queries_per_s'}
         assert different <= free, different
     elif path.suffix == '.index' and path.stem.startswith('best'):
         ours, others = (read_checkpoint(p.parent, p.stem) for p in (path, expected))
@@ -310,7 +332,7 @@ def compare(path, expected):
         noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
         runs = [deployment.load('onnx').load(str(p)) for p in (path, expected)]
         np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
-    elif path.suffix in ('.h5', '.csv', '.html', '.png'):
+    elif path.suffix in ('.h5', '.csv', '.html', '.png', '.faiss'):
         assert path.read_bytes() == expected.read_bytes()
 
 

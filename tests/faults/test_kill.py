@@ -18,20 +18,26 @@ FAULTS = (
     'SIGKILL at each system call of embed.py --shard',
     'SIGKILL at each system call of embed.py --merge',
     'SIGKILL at each system call of export.py',
+    'SIGKILL at each system call of search.py --build_index',
     'SIGKILL in the middle of each write of train.py',
     'SIGKILL in the middle of each write of embed.py',
     'SIGKILL in the middle of each write of embed.py --shard',
     'SIGKILL in the middle of each write of embed.py --merge',
     'SIGKILL in the middle of each write of export.py',
+    'SIGKILL in the middle of each write of search.py --build_index',
     'power failure after each rename of train.py',
     'power failure after each rename of embed.py',
     'power failure after each rename of embed.py --shard',
     'power failure after each rename of embed.py --merge',
     'power failure after each rename of export.py',
+    'power failure after each rename of search.py --build_index',
     'SIGKILL of train.py at a random moment',
 )
 
-NAMES = ('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge', 'export.py')
+NAMES = (
+    *('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge'),
+    *('export.py', 'search.py --build_index'),
+)
 AT_CALL = 'a seccomp filter counts what changes files'
 OF_A_RUN = 'iterations since the last checkpoint; made again, the same tensors and best'
 
