@@ -16,6 +16,7 @@ import importlib.util
 import itertools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -281,6 +282,15 @@ def number(text: str, kind: Callable[[str], Number], expected: str) -> Number:
         raise argparse.ArgumentTypeError(
             f'{text!r} given, {expected} expected'
         ) from None
+
+
+def to_number(text: object) -> float | None:
+    """Return a text as a finite number, or None: it is none."""
+    try:
+        value = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def positive_int(text: str) -> int:

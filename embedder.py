@@ -236,6 +236,11 @@ class Embedder:
         self.pre_crop_size = pre_crop_size or net_size
         self.metric = metric
         self.threshold = threshold
+        self._no_threshold = (
+            'no threshold tells same from different; give Embedder.load a number, or '
+            f'let evaluate.py --thresholds write {THRESHOLDS_FILE} into the experiment '
+            'root'
+        )
         # By the shape of an image, compiled at their first calls.
         self._compiled: dict[tuple, Callable] = {}
         self._lock = threading.Lock()
@@ -266,6 +271,16 @@ class Embedder:
         root = os.path.expanduser(experiment_root)
         if os.path.isfile(f'{root}.json') and not os.path.isfile(f'{root}/args.json'):
             return cls.from_export(root, threshold)
+        if not os.path.isdir(root):
+            if os.path.isfile(root):
+                raise common.MissingFileError(
+                    f'{root}.json is missing; export.py writes it beside that file: '
+                    'copy both'
+                )
+            raise common.MissingFileError(
+                f'{root} does not exist; expected the directory of a training run, or '
+                'what export.py has written'
+            )
         stored = run_args.read(root)
         trained = choose_trained_net(stored, f'{root}/args.json')
         metric = choose_metric(stored, f'{root}/args.json')
@@ -274,7 +289,23 @@ class Embedder:
         prefix = checkpoints.find(root, checkpoint)
         embedder, _ = cls.restore(trained, prefix, precision)
         embedder.metric, embedder.threshold = metric, limit
+        if threshold is None and limit is not None:
+            embedder.forget_stale_threshold(os.path.join(root, THRESHOLDS_FILE))
         return embedder
+
+    def forget_stale_threshold(self, filename: str) -> None:
+        """Have no threshold if a JSON file says that it is of other weights."""
+        told = common.read_object(filename).get('embeddings')
+        if not isinstance(told, dict):
+            return  # Of an older version, or of somebody else.
+        weights = told.get('weights')
+        ours = checkpoints.fingerprint(checkpoints.variables_by_name(self.network))
+        if weights not in (None, ours):
+            self.threshold = None
+            self._no_threshold = (
+                f'{filename} is of other weights ({told.get("checkpoint")}): evaluate '
+                'again, or give Embedder.load a number'
+            )
 
     @classmethod
     def from_export(
@@ -564,11 +595,7 @@ class Embedder:
             InputError: there is no threshold.
         """
         if self.threshold is None:
-            raise common.InputError(
-                'no threshold tells same from different; give Embedder.load a number, '
-                f'or let evaluate.py --thresholds write {THRESHOLDS_FILE} into the '
-                'experiment root'
-            )
+            raise common.InputError(self._no_threshold)
         return self.distances(a, b) <= self.threshold
 
 
@@ -681,12 +708,16 @@ def find_threshold(
             return None
     elif not isinstance(threshold, (str, os.PathLike)):
         return float(threshold)
+    elif common.to_number(threshold) is not None:
+        return common.to_number(threshold)
     else:
         filename = os.path.expanduser(threshold)
     scores = common.read_object(filename)
     try:
         of_rule = {row['rule']: row['threshold'] for row in scores['thresholds']}
         found, limit = scores['args']['metric'], float(of_rule[THRESHOLD_RULE])
+        if not np.isfinite(limit):
+            raise ValueError(f'{limit} given')
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise common.InputError(
             f'{filename} has no thresholds; expected what evaluate.py --thresholds '

@@ -63,6 +63,58 @@ WEIGHTS = 'weights'
 IMAGE_ROOT = 'image_root'
 
 
+# Flags of embed.py that say how images were looked at, and those of no augmentation.
+PLAIN = {'flip_augment': False, 'crop_augment': None, 'aggregator': None}
+
+
+class Origin(typing.NamedTuple):
+    """Where embeddings come from; None: their file does not say.
+
+    Attributes:
+        weights: checkpoints.fingerprint of the network.
+        checkpoint: name of the file of weights.
+        view: {flag of embed.py: value}, how images were looked at.
+    """
+
+    weights: str | None = None
+    checkpoint: str | None = None
+    view: dict[str, Any] | None = None
+
+    def has_other_weights(self, weights: str | None) -> bool:
+        """Say whether it is known that these are the embeddings of another network."""
+        return None not in (self.weights, weights) and self.weights != weights
+
+    def has_other_view(self, view: dict[str, Any] | None) -> bool:
+        """Say whether it is known that images were looked at otherwise."""
+        return None not in (self.view, view) and self.view != view
+
+
+def read_origin(attributes: dict[str, str], filename: str) -> Origin:
+    """Return the Origin that the attributes of a file tell.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    view = None
+    if 'args' in attributes:
+        with array_files.reading(filename, 'a file of embed.py: its args are no JSON'):
+            flags = json.loads(attributes['args'])
+            if not isinstance(flags, dict):
+                raise ValueError(f'{type(flags).__name__} given')
+            view = {name: flags.get(name, value) for name, value in PLAIN.items()}
+    return Origin(attributes.get(WEIGHTS), attributes.get('checkpoint'), view)
+
+
+def describe_view(view: dict[str, Any]) -> str:
+    """Return the flags of embed.py that say how images were looked at, as text."""
+    words = [
+        f'--{name}' if value is True else f'--{name} {value}'
+        for name, value in view.items()
+        if value not in (None, False)
+    ]
+    return ' '.join(words) or 'no augmentation'
+
+
 class EmbeddedDataset(typing.NamedTuple):
     """A data set and its embeddings.
 
@@ -74,6 +126,7 @@ class EmbeddedDataset(typing.NamedTuple):
             sliced like one.
         num_skipped: rows of the CSV that are not among these N, because their images
             could not be read.
+        origin: Origin.
     """
 
     pids: np.ndarray
@@ -81,6 +134,7 @@ class EmbeddedDataset(typing.NamedTuple):
     cids: np.ndarray | None
     embs: np.ndarray
     num_skipped: int = 0
+    origin: Origin = Origin()
 
 
 class Opened(typing.NamedTuple):
@@ -133,6 +187,12 @@ def load_pair(
             f'{query_embeddings} has {query_dim} dimensions but {gallery_embeddings} '
             f'has {gallery_dim}; embed both sets with the same network'
         )
+    if query.origin.has_other_weights(gallery.origin.weights):
+        raise common.InputError(
+            f'{query_embeddings} was embedded by {query.origin.checkpoint} but '
+            f'{gallery_embeddings} by {gallery.origin.checkpoint}, which has other '
+            'weights; embed both sets with the same checkpoint'
+        )
     return query, gallery
 
 
@@ -169,7 +229,8 @@ def load(
             array_files.refuse_huge(embs, f'{embeddings_file} {list(embs.shape)}')
         check_numbers(embs, fids, embeddings_file, skipped)
         loaded = EmbeddedDataset(
-            pids, fids, cids, embs if streams else np.asarray(embs), len(skipped)
+            *(pids, fids, cids, embs if streams else np.asarray(embs), len(skipped)),
+            read_origin(opened.attributes, embeddings_file),
         )
     return leave_out(loaded, skipped) if len(skipped) else loaded
 
@@ -185,6 +246,7 @@ def leave_out(dataset: EmbeddedDataset, skipped: np.ndarray) -> EmbeddedDataset:
         cids,
         embs[:] if isinstance(dataset.embs, np.ndarray) else embs,
         len(skipped),
+        dataset.origin,
     )
 
 
@@ -202,6 +264,18 @@ def describe_skipped(csv_file: str, dataset: EmbeddedDataset) -> list[str]:
     return [
         f'{skipped} of {total} images of {csv_file} were skipped when they were '
         'embedded, and are left out'
+    ]
+
+
+def describe_views(query: EmbeddedDataset, gallery: EmbeddedDataset) -> list[str]:
+    """Return what to say if images of query and gallery were looked at otherwise."""
+    views = query.origin.view, gallery.origin.view
+    if None in views or views[0] == views[1]:
+        return []
+    texts = [describe_view(view or PLAIN) for view in views]
+    return [
+        f'warning: the query set was embedded with {texts[0]}, the gallery with '
+        f'{texts[1]}; scores are better if both are embedded alike'
     ]
 
 

@@ -110,7 +110,7 @@ def main(argv=None):
     args = parse_args(argv)
     if args.filename is not None:
         common.check_file_name(args.filename)
-    query, gallery, task, notes = flags.load(args, streams_gallery=True)
+    query, gallery, task, notes, origin = flags.load(args, streams_gallery=True)
     for note in notes:
         print(note, file=sys.stderr)
     ranks = ranking.rank(*task)
@@ -135,6 +135,7 @@ def main(argv=None):
     # Whatever becomes of the terminal, the file is there.
     if args.filename is not None:
         provenance = {'args': vars(args), 'versions': collect_versions()}
+        provenance['embeddings'] = origin._asdict()
         common.write_json(args.filename, scores | provenance)
     if not args.quiet:
         print('\n'.join(lines))

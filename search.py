@@ -28,6 +28,7 @@ import numpy as np
 import common
 import datasets
 import embedder
+import embedding_files
 from evaluation import pooling, ranking
 from searching import answers, gallery, nearest, queries, verdicts
 
@@ -443,9 +444,13 @@ def main(argv=None):
         )
         print(told)
         return
-    network = load_network(args, gallery.PLAIN if images is None else images.view)
+    origin = embedding_files.Origin() if images is None else images.origin
+    network = load_network(args, origin.view or embedding_files.PLAIN)
     metric = args.metric or network.metric
-    limit = verdicts.choose(args.threshold, args.fpr, args.experiment_root, metric)
+    limit = verdicts.choose(
+        *(args.threshold, args.fpr, args.experiment_root, metric),
+        origin._replace(weights=network.weights),
+    )
     if args.compare is not None:
         compare(args.compare, network, metric, limit, args.json)
         return

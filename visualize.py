@@ -189,7 +189,7 @@ def name_file(filename):
 def show_rankings(argv):
     """Write the pages and the pictures."""
     args = build_parser().parse_args(argv)
-    query, gallery, task, notes = flags.load(args)
+    query, gallery, task, notes, _ = flags.load(args)
     for note in notes:
         print(note, file=sys.stderr)
     for name, dataset in zip(

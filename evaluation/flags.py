@@ -22,12 +22,14 @@ class Ranked(typing.NamedTuple):
         query, gallery: embedding_files.EmbeddedDataset.
         task: ranking.Task, their distances and what is ignored.
         notes: list of str, what is to be said of the data.
+        origin: embedding_files.Origin of the gallery.
     """
 
     query: embedding_files.EmbeddedDataset
     gallery: embedding_files.EmbeddedDataset
     task: ranking.Task
     notes: list
+    origin: embedding_files.Origin
 
 
 def add_flags(parser):
@@ -54,7 +56,7 @@ def add_flags(parser):
             type=common.path,
             metavar='HDF5',
             help=f'Its embeddings, as embed.py writes them: emb [N, D] in the order '
-            f'of --{side}_dataset. NumPy files do too (.npy, .npz).',
+            f'of --{side}_dataset; .npy, .npz, .csv and .parquet do too.',
         )
     ranked = parser.add_argument_group('ranking')
     ranked.add_argument(
@@ -156,6 +158,8 @@ def load(args, streams_gallery=False):
     )
     notes = embedding_files.describe_skipped(args.query_dataset, query)
     notes += embedding_files.describe_skipped(args.gallery_dataset, gallery)
+    notes += embedding_files.describe_views(query, gallery)
+    origin = gallery.origin
     query, gallery = protocol.follow(
         query,
         gallery,
@@ -178,6 +182,5 @@ def load(args, streams_gallery=False):
             args.rerank_lambda,
         )
     is_ignored = excluders.make_mask(args.excluder, query, gallery)
-    return Ranked(
-        query, gallery, ranking.Task(dists, query.pids, gallery.pids, is_ignored), notes
-    )
+    task = ranking.Task(dists, query.pids, gallery.pids, is_ignored)
+    return Ranked(query, gallery, task, notes, origin)

@@ -1,7 +1,6 @@
 """The images that are searched: files of embed.py, joined, some of them left out."""
 
 import hashlib
-import json
 import typing
 
 import numpy as np
@@ -17,9 +16,6 @@ NO_PID = '-'
 # Embeddings whose sum is computed at once.
 ROWS_AT_ONCE = 2**16
 
-# Flags of embed.py that say how images were looked at, and those of no augmentation.
-PLAIN = {'flip_augment': False, 'crop_augment': None, 'aggregator': None}
-
 
 class Gallery(typing.NamedTuple):
     """Images to search.
@@ -29,9 +25,7 @@ class Gallery(typing.NamedTuple):
         pids: object array [G] of str, or of None where nobody tells.
         fids: object array [G] of str.
         roots: object array [G] of str, or of None: directory that the FID is in.
-        view: {flag of embed.py: value}, how the images were looked at.
-        weights: fingerprint of the network, or None: not known.
-        checkpoint: name of its checkpoint, or None.
+        origin: embedding_files.Origin.
         fingerprint: differs where an embedding, a PID or an FID does.
         filenames: of the files, for messages.
     """
@@ -40,9 +34,7 @@ class Gallery(typing.NamedTuple):
     pids: np.ndarray
     fids: np.ndarray
     roots: np.ndarray
-    view: dict
-    weights: str | None
-    checkpoint: str | None
+    origin: embedding_files.Origin
     fingerprint: str
     filenames: list
 
@@ -131,7 +123,6 @@ def load(filenames, csv_files=None, has_header=False):
         for i, name in enumerate(filenames)
     ]
     check_alike(filenames, opened)
-    first = opened[0]
     embs = Joined([one.embs for one in opened])
     free = common.free_memory()
     if free is None or len(embs) * embs.shape[1] * embs.dtype.itemsize < free / 2:
@@ -143,9 +134,13 @@ def load(filenames, csv_files=None, has_header=False):
             np.concatenate([getattr(one, name) for one in opened])
             for name in ('pids', 'fids', 'roots')
         ),
-        first.view,
-        next((one.weights for one in opened if one.weights), None),
-        next((one.checkpoint for one in opened if one.checkpoint), None),
+        # What one of them does not say, another may.
+        embedding_files.Origin(
+            *(
+                next((value for value in values if value is not None), None)
+                for values in zip(*(one.origin for one in opened), strict=True)
+            )
+        ),
         joined.hexdigest(),
         list(filenames),
     )
@@ -174,31 +169,17 @@ def open_one(filename, csv_file, has_header):
     pids, fids = (datasets.to_object_array(list(texts)) for texts in (pids, fids))
     with array_files.reading(filename, embedding_files.HDF5):
         embedding_files.check_numbers(opened.embs, fids, filename, opened.skipped)
-    flags = read_flags(opened.attributes, filename)
     root = opened.attributes.get(embedding_files.IMAGE_ROOT)
     roots = np.full(len(fids), root, object)
     gallery = Gallery(
         *(opened.embs, pids, fids, roots),
-        {name: flags.get(name, value) for name, value in PLAIN.items()},
-        opened.attributes.get(embedding_files.WEIGHTS),
-        opened.attributes.get('checkpoint'),
+        embedding_files.read_origin(opened.attributes, filename),
         fingerprint(opened.embs, pids, fids),
         [filename],
     )
     if not len(opened.skipped):
         return gallery
     return gallery.select(np.delete(np.arange(len(fids)), opened.skipped))
-
-
-def read_flags(attributes, filename):
-    """Return the flags of embed.py that a file was written with, a dict."""
-    if 'args' not in attributes:
-        return {}
-    with array_files.reading(filename, 'a file of embed.py: its args are no JSON'):
-        flags = json.loads(attributes['args'])
-        if not isinstance(flags, dict):
-            raise ValueError(f'{type(flags).__name__} given')
-    return flags
 
 
 def fingerprint(embs, pids, fids):
@@ -238,24 +219,17 @@ def check_alike(filenames, opened):
                 f'{filename} has {one.embs.shape[1]} dimensions but {filenames[0]} has '
                 f'{first.embs.shape[1]}; search files of one network'
             )
-        if None not in (one.weights, first.weights) and one.weights != first.weights:
+        if one.origin.has_other_weights(first.origin.weights):
             raise common.InputError(
-                f'{filename} was embedded by {one.checkpoint} but {filenames[0]} by '
-                f'{first.checkpoint}, which has other weights; embed both with one '
-                'checkpoint'
+                f'{filename} was embedded by {one.origin.checkpoint} but '
+                f'{filenames[0]} by {first.origin.checkpoint}, which has other '
+                'weights; embed both with one checkpoint'
             )
-        if one.view != first.view:
+        if one.origin.has_other_view(first.origin.view):
+            views = [
+                embedding_files.describe_view(each.origin.view) for each in (one, first)
+            ]
             raise common.InputError(
-                f'{filename} was embedded with {describe_view(one.view)} but '
-                f'{filenames[0]} with {describe_view(first.view)}; embed both alike'
+                f'{filename} was embedded with {views[0]} but {filenames[0]} with '
+                f'{views[1]}; embed both alike'
             )
-
-
-def describe_view(view):
-    """Return the flags of embed.py that say how images were looked at, as text."""
-    words = [
-        f'--{name}' if value is True else f'--{name} {value}'
-        for name, value in view.items()
-        if value not in (None, False)
-    ]
-    return ' '.join(words) or 'no augmentation'

@@ -14,8 +14,8 @@ import numpy as np
 import common
 import deployment
 import embedder
+import embedding_files
 from deployment import _sidecar
-from searching import gallery
 
 # Imported at first use: an exported file is searched with without TensorFlow.
 checkpoints = common.lazy_import('checkpoints')
@@ -49,7 +49,7 @@ def load_run(experiment_root, checkpoint, view):
     Args:
         experiment_root: its directory.
         checkpoint: name of one, or None: the newest.
-        view: of a gallery.Gallery; images are looked at likewise.
+        view: of embedding_files.Origin; images are looked at likewise.
 
     Raises:
         FileNotFoundError, InputError: see Embedder.load and Embedder.view.
@@ -70,7 +70,7 @@ def load_export(target, view):
 
     Args:
         target: of the file or directory.
-        view: of a gallery.Gallery, which must have no augmentation.
+        view: of embedding_files.Origin, which must have no augmentation.
 
     Raises:
         FileNotFoundError, InputError: it is missing, damaged or of another kind.
@@ -80,11 +80,11 @@ def load_export(target, view):
         raise common.InputError(
             f'{target} takes {sidecar.kind} images; export with --input pixels'
         )
-    if view != gallery.PLAIN:
+    if view != embedding_files.PLAIN:
+        flags = embedding_files.describe_view(view)
         raise common.InputError(
-            f'the gallery was embedded with {gallery.describe_view(view)}, which an '
-            'exported network does not do; give --experiment_root instead of --model, '
-            'or embed without'
+            f'the gallery was embedded with {flags}, which an exported network does '
+            'not do; give --experiment_root instead of --model, or embed without'
         )
     _sidecar.check(target, sidecar)
     run = deployment.load(sidecar.format).load(target)
@@ -180,9 +180,9 @@ def check(network, found):
             f'{found.filenames[0]} has {dim} dimensions but {network.name} embeds into '
             f'{network.embedding_dim}; give the network that embedded the gallery'
         )
-    if found.weights not in (None, network.weights):
+    if found.origin.has_other_weights(network.weights):
         raise common.InputError(
-            f'{found.filenames[0]} was embedded by {found.checkpoint}, which has other '
-            f'weights than {network.name}; name that --checkpoint, or embed the '
-            'gallery again'
+            f'{found.filenames[0]} was embedded by {found.origin.checkpoint}, which '
+            f'has other weights than {network.name}; name that --checkpoint, or embed '
+            'the gallery again'
         )

@@ -1,7 +1,7 @@
 """Is it the same identity? A distance tells, and how often it is wrong."""
 
-import math
 import os
+import sys
 import typing
 
 import numpy as np
@@ -40,7 +40,7 @@ class Limit(typing.NamedTuple):
         )
 
 
-def choose(threshold, fpr, experiment_root, metric):
+def choose(threshold, fpr, experiment_root, metric, origin):
     """Return the Limit that flags ask for, or None: nobody knows one.
 
     Args:
@@ -50,19 +50,25 @@ def choose(threshold, fpr, experiment_root, metric):
             equal error rate's.
         experiment_root: directory, or None.
         metric: of the search.
+        origin: embedding_files.Origin of what is searched.
 
     Raises:
-        FileNotFoundError, InputError: the file is missing or wrong, or of another
-            metric; or nobody knows the share.
+        FileNotFoundError, InputError: the file is missing or wrong, or of other
+            distances; or nobody knows the share.
     """
-    number = to_number(threshold)
+    number = common.to_number(threshold)
     known = None
     if experiment_root is not None:
         known = os.path.join(experiment_root, embedder.THRESHOLDS_FILE)
         known = known if os.path.isfile(known) else None
     filename = known if threshold is None or number is not None else threshold
-    if filename is not None and filename == known and metric_of(known) != metric:
-        filename = None  # Nobody asked for it.
+    reason = None if filename is None else find_mismatch(filename, metric, origin)
+    if reason is not None:
+        if filename != known:
+            raise common.InputError(f'{filename} {reason}')
+        # Nobody asked for it.
+        print(f'{filename} {reason}; it is passed over', file=sys.stderr)
+        filename = None
     curve = None if filename is None else read_curve(filename, metric)
     if number is not None:
         if fpr is not None:
@@ -87,19 +93,31 @@ def choose(threshold, fpr, experiment_root, metric):
     return Limit(distance, f'FPR at most {fpr:g}', *curve.rates(distance))
 
 
-def metric_of(filename):
-    """Return the metric that the JSON file of evaluate.py says it is of, or None."""
-    args = common.read_object(filename).get('args')
-    return args.get('metric') if isinstance(args, dict) else None
+def find_mismatch(filename, metric, origin):
+    """Return why the thresholds of a JSON file are of other distances, or None.
 
-
-def to_number(text):
-    """Return a text as a finite number, or None."""
-    try:
-        number = float(text)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
+    Args:
+        filename: of evaluate.py --thresholds.
+        metric, origin: see choose.
+    """
+    stored = common.read_object(os.path.expanduser(filename))
+    args, told = stored.get('args'), stored.get('embeddings')
+    found = args.get('metric') if isinstance(args, dict) else metric
+    if found != metric:
+        return f'has thresholds of --metric {found}, not of {metric}'
+    if not isinstance(told, dict):
+        return None  # Of an older version, or of somebody else.
+    if origin.has_other_weights(told.get('weights')):
+        return (
+            f'has thresholds of {told.get("checkpoint")}, which has other weights; '
+            'evaluate again'
+        )
+    if origin.has_other_view(told.get('view')):
+        return (
+            'has thresholds of images that were looked at otherwise than the gallery; '
+            'evaluate its own embeddings'
+        )
+    return None
 
 
 class Curve(typing.NamedTuple):

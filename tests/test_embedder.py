@@ -364,3 +364,33 @@ def test_without_a_threshold_there_is_no_verdict(loaded, files):
     embs = loaded.embed(files)
     with pytest.raises(common.InputError, match='no threshold tells .*thresholds.json'):
         loaded.is_same(embs, embs)
+
+
+def test_threshold_of_other_weights_is_none(run, tmp_path):
+    root = tmp_path / 'root'
+    shutil.copytree(run, root)
+    filename = root / 'thresholds.json'
+    found = embedder.Embedder.load(root)
+    weights = checkpoints.fingerprint(checkpoints.variables_by_name(found.network))
+    for told, expected in (
+        (None, 2),
+        ({'weights': weights}, 2),
+        ({'weights': 'other', 'checkpoint': 'checkpoint-1'}, None),
+    ):
+        write_thresholds(filename)
+        stored = json.loads(filename.read_text()) | {'embeddings': told}
+        filename.write_text(json.dumps(stored))
+        assert embedder.Embedder.load(root).threshold == expected
+    with pytest.raises(common.InputError, match=r'of other weights \(checkpoint-1\)'):
+        embedder.Embedder.load(root).is_same(np.zeros(8), np.zeros(8))
+    # Who names it takes the blame.
+    assert embedder.Embedder.load(root, threshold=filename).threshold == 2
+    assert embedder.Embedder.load(root, threshold='0.75').threshold == 0.75
+
+
+def test_missing_run_or_sidecar_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match='x does not exist; expected the dire'):
+        embedder.Embedder.load(tmp_path / 'x')
+    (tmp_path / 'x.onnx').touch()
+    with pytest.raises(FileNotFoundError, match='x.onnx.json is missing; export.py'):
+        embedder.Embedder.load(tmp_path / 'x.onnx')

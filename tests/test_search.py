@@ -17,6 +17,7 @@ import pytest
 
 import common
 import embed
+import embedding_files
 import evaluate
 import export
 import search
@@ -281,17 +282,18 @@ def test_images_are_resized_as_tensorflow_resizes_them(size, tmp_path):
 
 
 def test_export_refuses_a_gallery_of_augmented_images(exported):
-    view = gallery.PLAIN | {'flip_augment': True, 'aggregator': 'mean'}
+    view = embedding_files.PLAIN | {'flip_augment': True, 'aggregator': 'mean'}
     with pytest.raises(common.InputError, match='--flip_augment --aggregator mean, w'):
         queries.load_export(exported, view)
 
 
 def test_export_of_another_network_is_refused(run, exported):
-    network = queries.load_export(exported, gallery.PLAIN)
+    network = queries.load_export(exported, embedding_files.PLAIN)
     images = gallery.load([str(run / 'train_embeddings.h5')])
     queries.check(network, images)
     with pytest.raises(common.InputError, match='which has other weights than'):
-        queries.check(network, images._replace(weights='other'))
+        other = images.origin._replace(weights='other')
+        queries.check(network, images._replace(origin=other))
     with pytest.raises(common.InputError, match='has 8 dimensions but .* embeds into'):
         queries.check(network._replace(embedding_dim=9), images)
     assert network.metric == 'cityblock'

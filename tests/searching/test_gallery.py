@@ -58,8 +58,7 @@ def test_files_of_all_formats_are_joined(tmp_path, monkeypatch, is_streamed):
     assert images.pids.tolist() == [f'p{i // 2}' for i in range(16)]
     # A .csv has room for the numbers alone.
     assert images.roots.tolist() == ['images'] * 12 + [None] * 4
-    assert (images.weights, images.checkpoint) == ('w', 'exp/checkpoint-3')
-    assert images.view == gallery.PLAIN
+    assert images.origin == ('w', 'exp/checkpoint-3', embedding_files.PLAIN)
 
 
 @pytest.mark.parametrize('is_streamed', [False, True])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import common
+import embedding_files
 from evaluation import ranking
 from searching import gallery, index, nearest
 
@@ -24,7 +25,7 @@ def draw_gallery(seed=0):
     print_ = gallery.fingerprint(embs, pids, fids)
     roots = np.full(NUM_ROWS, None)
     return gallery.Gallery(
-        embs, pids, fids, roots, gallery.PLAIN, 'w', 'c', print_, ['g.h5']
+        embs, pids, fids, roots, embedding_files.Origin(), print_, ['g.h5']
     )
 
 

@@ -5,10 +5,12 @@ import json
 import pytest
 
 import common
+import embedding_files
 from searching import verdicts
 
 # At most 1.0: none of ten different pairs and half of the same; 2.0: one and all.
 ROC = {'threshold': [-1, 1.0, 2.0, 3.0], 'fpr': [0, 0, 0.1, 1], 'tpr': [0, 0.5, 1, 1]}
+ORIGIN = embedding_files.Origin('w', 'exp/checkpoint-3', embedding_files.PLAIN)
 RULES = [{'rule': 'equal error rate', 'threshold': 1.0}]
 
 
@@ -38,28 +40,59 @@ def write(filename, metric='euclidean', **changed):
     ],
 )
 def test_threshold_comes_with_its_errors(root, threshold, fpr, expected):
-    limit = verdicts.choose(threshold, fpr, str(root), 'euclidean')
+    limit = verdicts.choose(threshold, fpr, str(root), 'euclidean', ORIGIN)
     assert limit == verdicts.Limit(*expected)
 
 
 def test_threshold_is_in_a_file_that_is_named(root, tmp_path):
     write(tmp_path / 'x.json', thresholds=[{**RULES[0], 'threshold': 2.0}])
-    limit = verdicts.choose(str(tmp_path / 'x.json'), None, str(root), 'euclidean')
+    limit = verdicts.choose(
+        str(tmp_path / 'x.json'), None, str(root), 'euclidean', ORIGIN
+    )
     assert limit == verdicts.Limit(2.0, 'equal error rate', 0.1, 1.0)
 
 
 def test_nobody_may_know_a_threshold(tmp_path):
-    assert verdicts.choose(None, None, str(tmp_path), 'euclidean') is None
-    assert verdicts.choose(None, None, None, 'euclidean') is None
-    limit = verdicts.choose('1.5', None, None, 'euclidean')
+    assert verdicts.choose(None, None, str(tmp_path), 'euclidean', ORIGIN) is None
+    assert verdicts.choose(None, None, None, 'euclidean', ORIGIN) is None
+    limit = verdicts.choose('1.5', None, None, 'euclidean', ORIGIN)
     assert limit == verdicts.Limit(1.5, 'as given', None, None)
     assert 'how often it is wrong is not known' in limit.describe()
 
 
 def test_thresholds_of_another_metric_are_nobodys(root):
     write(root / 'thresholds.json', 'cosine')
-    assert verdicts.choose(None, None, str(root), 'euclidean') is None
-    assert verdicts.choose(None, None, str(root), 'cosine').distance == 1.0
+    assert verdicts.choose(None, None, str(root), 'euclidean', ORIGIN) is None
+    assert verdicts.choose(None, None, str(root), 'cosine', ORIGIN).distance == 1.0
+
+
+@pytest.mark.parametrize(
+    'told, words',
+    [
+        (
+            {'weights': 'v', 'checkpoint': 'c-2', 'view': None},
+            'of c-2, which has',
+        ),
+        (
+            {'weights': 'w', 'view': {**embedding_files.PLAIN, 'flip_augment': True}},
+            'of images that were looked at otherwise than the gallery',
+        ),
+    ],
+)
+def test_thresholds_of_other_embeddings_are_passed_over(root, told, words, capsys):
+    filename = root / 'thresholds.json'
+    write(filename, embeddings=told)
+    assert verdicts.choose(None, None, str(root), 'euclidean', ORIGIN) is None
+    assert f'thresholds.json has thresholds {words}' in capsys.readouterr().err
+    with pytest.raises(common.InputError, match=words):
+        verdicts.choose(str(filename), None, None, 'euclidean', ORIGIN)
+    nobody = embedding_files.Origin()
+    limit = verdicts.choose(None, None, str(root), 'euclidean', nobody)
+    assert limit.distance == 1.0
+    write(filename, embeddings=ORIGIN._asdict())
+    limit = verdicts.choose(None, None, str(root), 'euclidean', ORIGIN)
+    assert limit.distance == 1.0
+    assert capsys.readouterr().err == ''
 
 
 def test_distance_at_the_threshold_is_accepted():
@@ -80,7 +113,7 @@ def test_distance_at_the_threshold_is_accepted():
 def test_flags_that_do_not_fit_are_refused(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises((common.InputError, FileNotFoundError), match=message):
-        verdicts.choose(*arguments, 'euclidean')
+        verdicts.choose(*arguments, 'euclidean', ORIGIN)
 
 
 @pytest.mark.parametrize(
@@ -99,4 +132,6 @@ def test_flags_that_do_not_fit_are_refused(arguments, message, tmp_path, monkeyp
 def test_damaged_thresholds_are_refused(tmp_path, changed, message):
     write(tmp_path / 'thresholds.json', **changed)
     with pytest.raises(common.InputError, match=f'thresholds.json {message}'):
-        verdicts.choose(str(tmp_path / 'thresholds.json'), None, None, 'euclidean')
+        verdicts.choose(
+            str(tmp_path / 'thresholds.json'), None, None, 'euclidean', ORIGIN
+        )
