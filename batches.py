@@ -358,9 +358,8 @@ def mixed_batches(
                 return decode(bytes(item))
             except tf.errors.OpError as error:
                 raise common.InputError(
-                    f'image {number} is not readable ({len(item)} bytes, '
-                    f'{common.tensorflow_reason(error)}); expected the content of an '
-                    'image file'
+                    f'image {number} is not readable ({len(item)} bytes); expected the '
+                    'content of an image file'
                 ) from error
         if is_path(item):
             path = os.fspath(item)
@@ -465,6 +464,6 @@ def refuse_unreadable(paths: Sequence[str], error: Exception | None = None) -> N
     if culprit is not None:
         name, reason = culprit
         raise common.InputError(
-            f'{name} is not a readable image ({reason}); replace it, or remove its '
-            'line from the CSV'
+            f'{name} is not a readable image ({reason}); replace it, or leave it out '
+            'of the data set'
         ) from error

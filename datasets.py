@@ -407,6 +407,7 @@ def check_images_exist(
     image_root: str,
     flag: str = '--image_root',
     first_row: int = 0,
+    is_csv: bool = True,
 ) -> None:
     """Raise FileNotFoundError with count and first three paths of missing images.
 
@@ -416,10 +417,11 @@ def check_images_exist(
         image_root: directory they are relative to.
         flag: that named the directory.
         first_row: number of rows in the CSV before these.
+        is_csv: whether it is one, and no list of names.
     """
     missing = find_missing(fids, image_root)
     is_first = not first_row and missing[:1] == [os.path.join(image_root, fids[0])]
-    if len(missing) == 1 < len(fids) and is_first:
+    if is_csv and is_first and len(missing) == 1 < len(fids):
         raise common.MissingFileError(
             f'{missing[0]}, named in the first line of {csv_file}, does not exist, all '
             'others do; if that line is a heading, add --csv_header'

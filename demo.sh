@@ -13,7 +13,7 @@ setup_venv locked.txt
 
 run() {
   # On stderr: what follows on stdout may be kept in a file.
-  printf '\n$ %s\n' "$*" >&2
+  printf '\n$ python %s\n' "$*" >&2
   "$python" "$@"
 }
 
@@ -30,6 +30,9 @@ score() {
     --filename "demo/$2.json" | tee "demo/$2.txt"
 }
 
+if [ -e demo/experiment ]; then
+  echo "== demo/experiment and what an earlier demo made beside it are made anew"
+fi
 rm -rf demo/experiment demo/*.h5 demo/*.json demo/*.txt demo/*.csv demo/ranking.*
 mkdir -p demo
 
@@ -69,3 +72,4 @@ echo "untrained: $(head -n 1 demo/untrained.txt)"
 echo "trained:   $(head -n 1 demo/trained.txt)"
 echo "page of ranked results, the worst first: $here/demo/ranking.html"
 echo "picture of some, from the worst to the best: $here/demo/ranking.png"
+echo "the trained network: --experiment_root demo/experiment in the commands of README"

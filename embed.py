@@ -11,6 +11,7 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 --shard, and --merge joins the parts.
 """
 
+import functools
 import os
 import typing
 
@@ -166,6 +167,8 @@ def parse_args(argv):
         )
     if args.merge and args.resume:
         parser.error('--merge has nothing to resume: leave --resume out')
+    if args.filename is not None:
+        check_suffix(parser, args.filename)
     name = args.filename or sources.default_name(args.dataset) + '_embeddings.h5'
     if args.on_bad_image == 'skip' and name.lower().endswith('.npy'):
         parser.error(
@@ -175,6 +178,18 @@ def parse_args(argv):
     # An absolute name stays what it is.
     args.filename = os.path.join(args.experiment_root, name)
     return args, variants
+
+
+def check_suffix(parser, filename):
+    """Leave with an error if the end of a file's name is nearly that of a format."""
+    suffix = os.path.splitext(filename)[1].lower()
+    if suffix not in (*outputs.WRITERS, '.h5', '.hdf5', ''):
+        hint = common.suggest(suffix, [*outputs.WRITERS, '.h5', '.hdf5'])
+        if hint:
+            parser.error(
+                f'--filename {filename} ends like no format: expected .h5, '
+                f'{", ".join(outputs.WRITERS)}{hint}'
+            )
 
 
 def describe_scale(crop, trained_on_crops, trained):
@@ -300,6 +315,22 @@ def write(output, filename, embs, source, attributes, skipped):
     )
 
 
+def choose_part(filename, source, part, batch_size):
+    """Return (name of the file, first row, sources.Source) of what one call embeds.
+
+    Args:
+        filename: of the whole data set's embeddings.
+        source: the whole sources.Source.
+        part: shards.Shard, or None: all.
+        batch_size: images of a batch.
+    """
+    if part is None:
+        return filename, 0, source
+    rows = shards.rows_of(part, len(source.fids), batch_size)
+    some = source.select(slice(rows.start, rows.stop))
+    return shards.name_of(filename, part), rows.start, some
+
+
 def check_source(name, source, first_row, allows_outside, on_bad_image):
     """Raise InputError if images are outside the image root, or missing.
 
@@ -314,7 +345,9 @@ def check_source(name, source, first_row, allows_outside, on_bad_image):
         datasets.check_inside(name, source.fids, source.image_root, allows_outside)
     if on_bad_image == 'stop':
         datasets.check_images_exist(
-            name, source.fids, source.image_root, first_row=first_row
+            *(name, source.fids, source.image_root),
+            first_row=first_row,
+            is_csv=sources.is_data_set(name),
         )
 
 
@@ -391,30 +424,38 @@ def open_blocks(filename, flags, source, describe, is_resumed, logger):
     return kept
 
 
-def embed(ours, view, source, kept, skipped, batch_size, loading_threads, quiet):
+def embed(embed_files, source, kept, skipped, logger):
     """Yield (rows, float32 [A, B, D]) of a source, after what is there already.
 
     Args:
-        ours: embedder.Embedder.
-        view: embedder.View.
+        embed_files: function of paths and `skip`; see embedder.Embedder.embed_files.
         source: sources.Source.
         kept: blocks.Blocks.
         skipped: Skipped, or None: images that cannot be read are errors.
-        batch_size, loading_threads, quiet: see embedder.Embedder.embed_files.
+        logger: is told where an interrupted run goes on.
     """
     yield from kept.replay()
     first = kept.done
     paths = datasets.join_paths(source.image_root, source.fids[first:])
     skip = None if skipped is None else lambda row, why: skipped.add(first + row, why)
-    embedded = ours.embed_files(paths, view, batch_size, loading_threads, quiet, skip)
+    embedded = embed_files(paths, skip=skip)
     shifted = (([first + row for row in rows], embs) for rows, embs in embedded)
-    yield from kept.keep(shifted, {} if skipped is None else skipped)
+    try:
+        yield from kept.keep(shifted, {} if skipped is None else skipped)
+    except KeyboardInterrupt:
+        if kept.done:
+            logger.info(
+                f'{kept.done} of {len(source.fids)} images are done; the same command '
+                'with --resume goes on'
+            )
+        raise
     if skipped is not None:
         skipped.refuse_all()
 
 
 def main(argv=None):
     args, variants = parse_args(argv)
+    logger = common.setup_logging(quiet=args.quiet)
     trained = embedder.read_trained_net(args.experiment_root)
     # Joining parts needs no image.
     root = None if args.merge else args.experiment_root
@@ -429,18 +470,15 @@ def main(argv=None):
         aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
         vars(args) | {'merge': False, 'resume': False},
     )
-    logger = common.setup_logging(quiet=args.quiet)
     if args.merge:
         merge(output, source, logger)
         return
 
-    filename, rows = args.filename, range(len(source.fids))
-    if args.shard is not None:
-        rows = shards.rows_of(args.shard, len(source.fids), args.batch_size)
-        source = source.select(slice(rows.start, rows.stop))
-        filename = shards.name_of(filename, args.shard)
+    filename, first_row, source = choose_part(
+        args.filename, source, args.shard, args.batch_size
+    )
     outside, bad = args.allow_outside_image_root, args.on_bad_image
-    check_source(args.dataset, source, rows.start, outside, bad)
+    check_source(args.dataset, source, first_row, outside, bad)
     common.check_file_name(filename)
     warn_of_scale(args.experiment_root, args.crop_augment, trained, logger)
     precision = args.precision or trained.precision
@@ -453,23 +491,24 @@ def main(argv=None):
     )
     if args.shard is not None:
         attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
+    software = attributes['versions']
     kept = open_blocks(
         filename,
         output.flags,
         source,
-        lambda: {
-            'network': [*trained, precision, weights],
-            'software': attributes['versions'],
-        },
+        lambda: {'network': [*trained, precision, weights], 'software': software},
         args.resume,
         logger,
     )
     skipped = Skipped(source.fids, logger, kept.skipped) if bad == 'skip' else None
-    view = embedder.View(image_size, variants, output.aggregator)
-    embs = embed(
-        *(ours, view, source, kept, skipped),
-        *(args.batch_size, args.loading_threads, args.quiet),
+    embed_files = functools.partial(
+        ours.embed_files,
+        view=embedder.View(image_size, variants, output.aggregator),
+        batch_size=args.batch_size,
+        loading_threads=args.loading_threads,
+        quiet=args.quiet,
     )
+    embs = embed(embed_files, source, kept, skipped, logger)
     write(output, filename, embs, source, attributes, skipped)
     kept.remove()
     conclude(filename, len(source.fids), skipped, logger)

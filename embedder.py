@@ -615,6 +615,12 @@ def read_images(
         size: (height, width), pixels.
         batch_size, loading_threads: see Embedder.embed.
     """
+    if not isinstance(images, Iterable):
+        raise common.InputError(
+            f'{type(images).__name__} given; expected a path, the bytes of an image '
+            "file, uint8 [H, W, 3] in RGB, or several (of Pillow's images: "
+            "np.asarray(image.convert('RGB')))"
+        )
     # Of one image, the pipeline would take longer to set up than to run.
     is_list = isinstance(images, Sequence) and len(images) > 1
     if is_list and all(map(batches.is_path, images)):

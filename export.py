@@ -478,8 +478,8 @@ def main(argv=None):
                 continue
             rows.append(_parity.format_row(name, parity))
             logger.info(f'{target}, and {target}.json')
-    if rows:
-        print(_parity.format_table(rows))
+    if rows and not args.quiet:
+        print(_parity.format_table(rows, ranked is not None))
     return 1 if failures else 0
 
 

@@ -187,9 +187,14 @@ def format_row(name, parity):
     ]
 
 
-def format_table(rows):
-    """Return a table of rows under HEADINGS, with columns of equal width."""
-    table = [HEADINGS, *rows]
+def format_table(rows, has_scores):
+    """Return a table of rows under HEADINGS, with columns of equal width.
+
+    Args:
+        rows: of format_row.
+        has_scores: whether mAPs were computed; else their columns are left out.
+    """
+    table = [row if has_scores else row[:-2] for row in (HEADINGS, *rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return '\n'.join(
         '  '.join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip()

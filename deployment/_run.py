@@ -1,6 +1,7 @@
 """What of a training run goes into an exported file, and what is said beside it."""
 
 import importlib.metadata
+import os
 import typing
 
 import common
@@ -78,7 +79,7 @@ def describe(run, format_name, kind, parity, sha256):
         'pre_crop': list(run.embedder.pre_crop_size),
         'metric': run.embedder.metric,
         'threshold': run.embedder.threshold,
-        'checkpoint': {'name': run.prefix, 'sha256': run.fingerprint},
+        'checkpoint': {'name': os.path.basename(run.prefix), 'sha256': run.fingerprint},
         'version': common.VERSION,
         'versions': versions,
         'parity': parity._asdict(),

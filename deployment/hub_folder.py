@@ -7,7 +7,6 @@ reads it back. Nothing here uses the network.
 
 import json
 import os
-import shutil
 
 import numpy as np
 
@@ -30,11 +29,17 @@ PATHS = (
     *('val_query', 'val_image_root'),
 )
 
+# What thresholds.json keeps: what tells same from different, and how sure that is.
+THRESHOLDS = (
+    *('thresholds', 'roc', 'roc_auc', 'equal_error_rate', 'num_same_pairs'),
+    'num_different_pairs',
+)
+
 CARD = """---
 license: {licence}
 library_name: tensorflow
 tags:
-- person-re-identification
+- re-identification
 - image-retrieval
 - metric-learning
 - triplet-loss
@@ -42,10 +47,10 @@ tags:
 
 # {title}
 
-A network of `{model_name}` with the head `{head_name}` that maps images of {height} x
-{width} pixels to {embedding_dim} numbers, such that images of one identity are near
-each other ({metric} distance). It was trained with the loss `{loss}` (margin
-`{margin}`) on `{train_set}` for {step} iterations of {batch} images.
+A network of `{model_name}` with the head `{head_name}` that maps images, {height}
+pixels high and {width} wide, to {embedding_dim} numbers, such that images of one
+identity are near each other ({metric} distance). It was trained with the loss `{loss}`
+(margin `{margin}`) on `{train_set}` for {step} iterations of {batch} images.
 
 {scores}
 ## Use
@@ -55,7 +60,7 @@ With the code that it was trained with, version {version}:
 ```python
 from embedder import Embedder
 
-embedder = Embedder.load('{name}')
+embedder = Embedder.load('{name}')  # This directory.
 embs = embedder.embed(['a.jpg', 'b.jpg'])  # float32 [2, {embedding_dim}]
 print(embedder.distances(embs[0], embs[1]))
 ```
@@ -84,9 +89,21 @@ def write(run, target, calibration):
     common.write_json(os.path.join(target, 'args.json'), args)
     thresholds = os.path.join(run.root, embedder.THRESHOLDS_FILE)
     if os.path.isfile(thresholds):
-        shutil.copy(thresholds, target)
+        stored = common.read_object(thresholds)
+        common.write_json(
+            os.path.join(target, embedder.THRESHOLDS_FILE), without_paths(stored)
+        )
     with open(os.path.join(target, 'README.md'), 'w', encoding='utf-8') as file:
         file.write(describe(run))
+
+
+def without_paths(scores):
+    """Return what evaluate.py --thresholds has written, but for names of files."""
+    kept = {name: scores[name] for name in THRESHOLDS if name in scores}
+    args, told = scores.get('args', {}), scores.get('embeddings', {})
+    kept['args'] = {name: args.get(name) for name in ('metric', 'excluder')}
+    checkpoint = os.path.basename(told.get('checkpoint') or '')
+    return kept | {'embeddings': {**told, 'checkpoint': checkpoint}}
 
 
 def describe(run):

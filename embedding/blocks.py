@@ -1,8 +1,8 @@
 """What an interrupted run of embed.py has done, for --resume.
 
 Finished batches are kept in a directory beside the file that is being written, in files
-that appear only when they are complete. A run of less than SECS leaves nothing, and one
-that ends well removes all.
+that appear only when they are complete. A run that is killed within SECS leaves
+nothing, and one that ends well removes all.
 """
 
 import json
@@ -19,6 +19,9 @@ from embedding import shards
 
 # After this time, what is done since the last time is kept.
 SECS = 30
+
+# What was done in less time before Ctrl+C is not worth a --resume.
+SECS_AT_END = 3
 
 HEADER = 'run.json'
 
@@ -148,12 +151,17 @@ class Blocks:
             skipped: {row: reason}, filled meanwhile.
         """
         batches, last = [], time.monotonic()
-        for rows, batch in embs:
-            yield rows, batch
-            batches.append((rows, batch))
-            if time.monotonic() - last >= SECS:
+        try:
+            for rows, batch in embs:
+                yield rows, batch
+                batches.append((rows, batch))
+                if time.monotonic() - last >= SECS:
+                    self.write(batches, skipped)
+                    batches, last = [], time.monotonic()
+        except KeyboardInterrupt:
+            if batches and time.monotonic() - last >= SECS_AT_END:
                 self.write(batches, skipped)
-                batches, last = [], time.monotonic()
+            raise
 
     def write(self, batches, skipped):
         """Write a block of some batches, the first one with a header before it."""

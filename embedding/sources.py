@@ -1,5 +1,6 @@
 """What embed.py can embed: a CSV data set, a folder, a list of files, or one image."""
 
+import logging
 import os
 import pathlib
 import typing
@@ -15,6 +16,9 @@ STDIN = '-'
 
 # How a text file of image names ends; any other file is a CSV.
 LIST_SUFFIX = '.txt'
+
+# How images end that nothing here decodes.
+OTHER_SUFFIXES = ('.avif', '.dng', '.heic', '.heif', '.jp2', '.tif', '.tiff')
 
 
 class Source(typing.NamedTuple):
@@ -65,6 +69,7 @@ def read(name, has_header, image_root):
         FileNotFoundError, ValueError: it is missing, wrong or empty.
     """
     if is_data_set(name):
+        check_suffix(name)
         dataset = datasets.read(name, has_header, image_root)
         return Source(dataset.fids, dataset.pids, image_root or '')
     if os.path.isdir(name):
@@ -77,6 +82,15 @@ def read(name, has_header, image_root):
     if images.is_image_name(os.path.basename(name)):
         return Source(datasets.to_object_array([name]), None, image_root or '')
     return Source(datasets.to_object_array(read_list(name)), None, image_root or '')
+
+
+def check_suffix(name):
+    """Raise InputError if what is taken for a CSV is an image of another kind."""
+    if os.path.splitext(name)[1].lower() in OTHER_SUFFIXES:
+        raise common.InputError(
+            f'{name} is no image of a kind that is read '
+            f'({", ".join(images.SUFFIXES)}); convert it'
+        )
 
 
 def checksum(source):
@@ -93,18 +107,24 @@ def list_images(folder):
     Raises:
         InputError: there are none.
     """
-    found = []
+    found, others = [], []
     for directory, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != '.']
-        found += [
-            os.path.relpath(os.path.join(directory, name), folder)
-            for name in names
-            if images.is_image_name(name)
-        ]
+        for name in names:
+            path = os.path.relpath(os.path.join(directory, name), folder)
+            if images.is_image_name(name):
+                found.append(path)
+            elif name[0] != '.':
+                others.append(path)
     if not found:
         raise common.InputError(
             f'{folder} has no images; expected files {", ".join(images.SUFFIXES)} in '
             'it or below it'
+        )
+    if others:
+        logging.getLogger(common.LOGGER).warning(
+            f'{len(others)} other files in {folder} are left alone (first: '
+            f'{min(others)}); images end in {", ".join(images.SUFFIXES)}'
         )
     return sorted(found)
 

@@ -295,7 +295,7 @@ RESTORE = 'restore what train.py wrote'
 IN_FIRST_BATCH = '--batch_p 4 --batch_k 3'
 VAL_SET = '--val_excluder diagonal --val_set {d}'
 NO_IMAGE = '{d}/1_1.png is not a readable image'
-REMOVE_LINE = 'replace it, or remove its line from the CSV'
+REMOVE_LINE = 'replace it, or leave it out of the data set'
 
 TRAIN_FILES = [
     file('train', '--experiment_root {d}/0_0.png/a/b', None, '{d}/0_0.png is a file'),
@@ -488,6 +488,8 @@ EMBED = [
         'embed', '--checkpoint x', None, 'no checkpoint x; expected one of checkpoint'
     ),
     flag('embed', '--merge --resume', '--merge has nothing to resume: leave --resume'),
+    flag('embed', '--filename x.parqet', 'x.parqet ends like no format', '.parquet'),
+    file('embed', '--dataset {d}/x.tiff', put('x.tiff', ''), 'x.tiff is no image of a'),
     flag('embed', '--on_bad_image ignore', "invalid choice: 'ignore'", "'skip'"),
     flag(
         'embed', '--on_bad_image skip --filename x.npy', '.npy cannot; choose .h5, .npz'

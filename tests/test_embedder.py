@@ -187,7 +187,7 @@ NEITHER = 'expected a path, the bytes of an image file, or uint8 [H, W, 3] in RG
             np.zeros((0, 4, 3), np.uint8),
             f'of shape [0, 4, 3] and type uint8; {NEITHER}',
         ),
-        (b'rubbish', 'image 0 is not readable (7 bytes, '),
+        (b'rubbish', 'image 0 is not readable (7 bytes)'),
         ([None], 'image 0 is a NoneType; expected a path, '),
         ('/no/such/file.jpg', '/no/such/file.jpg is not a readable image (the file '),
         ([{'a': 1}], 'image 0 is a dict; expected a path, '),

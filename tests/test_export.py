@@ -68,7 +68,7 @@ def exported(run):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         code = export.main(
             [
-                *('--experiment_root', str(run), '--filename', 'all', '--quiet'),
+                *('--experiment_root', str(run), '--filename', 'all'),
                 *('--format', *deployment.FORMAT_CHOICES, '--licence', 'cc-by-4.0'),
             ]
         )
@@ -242,7 +242,7 @@ def test_hub_folder_tells_what_it_is_and_nothing_of_this_machine(run, exported):
     heading = re.match(r'---\n(.*?)\n---\n', card, re.DOTALL)[1].splitlines()
     assert heading[0] == 'license: cc-by-4.0'
     assert heading[heading.index('datasets:') + 1] == '- "train"'
-    assert f'{HEIGHT} x\n{WIDTH} pixels to {DIM} numbers' in card
+    assert f'images, {HEIGHT}\npixels high and {WIDTH} wide, to {DIM} numbers' in card
     assert 'for 5 iterations of 8 images' in card
     code = re.search(r'```python\n(.*?)```', card, re.DOTALL)[1]
     assert "Embedder.load('all')" in code
@@ -468,6 +468,33 @@ def test_file_that_is_damaged_or_another_is_refused(exported, tmp_path):
             common.InputError, match=f'{target} is damaged, or {target}'
         ):
             embedder.Embedder.load(target)
+
+
+def test_thresholds_are_shared_without_paths(run):
+    hub_folder = importlib.import_module('deployment.hub_folder')
+    roc = {'fpr': [0, 1], 'tpr': [0, 1], 'threshold': [0.5, 2]}
+    scores = {
+        'thresholds': [{'rule': 'equal error rate', 'threshold': 0.75}],
+        'roc': roc,
+        'args': {'metric': 'sqeuclidean', 'query_dataset': '/home/me/q.csv'},
+        'embeddings': {'weights': 'w', 'checkpoint': '/home/me/checkpoint-5'},
+        'queries_without_match': ['/home/me/a.jpg'],
+    }
+    kept = hub_folder.without_paths(scores)
+    assert 'home' not in json.dumps(kept)
+    assert kept['roc'] == roc
+    assert kept['args']['metric'] == 'sqeuclidean'
+    assert kept['embeddings'] == {'weights': 'w', 'checkpoint': 'checkpoint-5'}
+    assert kept['thresholds'] == scores['thresholds']
+    # Older files, and others, say less.
+    assert hub_folder.without_paths({'roc': roc})['roc'] == roc
+
+
+def test_quiet_prints_nothing(run, capsys):
+    words = ['--experiment_root', str(run), '--format', 'onnx', '--filename', 'q']
+    assert export.main([*words, '--quiet', '--num_check_images', '2']) == 0
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ('', '')
 
 
 def test_nearest_images_are_compared():

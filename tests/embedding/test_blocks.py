@@ -38,11 +38,11 @@ def every_batch(monkeypatch):
 FLAGS = ('--flip_augment', '--aggregator', 'mean', '--batch_size', '3')
 
 
-def embed_set(run, filename, *flags, csv='good.csv'):
+def embed_set(run, filename, *flags, csv='good.csv', quiet=('--quiet',)):
     embed.main(
         [
             *('--experiment_root', str(run / 'root'), '--dataset', str(run / csv)),
-            *('--filename', str(filename), '--quiet', *FLAGS, *flags),
+            *('--filename', str(filename), *quiet, *FLAGS, *flags),
         ]
     )
 
@@ -230,3 +230,23 @@ def test_what_is_kept_is_written_from_time_to_time(tmp_path, monkeypatch):
         'flags': {'batch_size': 2},
         'origin': {},
     }
+
+
+@pytest.mark.parametrize('secs, kept', [(0, 6), (10, 0)])
+def test_interruption_keeps_what_took_time(
+    run, tmp_path, monkeypatch, capsys, secs, kept
+):
+    monkeypatch.setattr(blocks, 'SECS', 1000)
+    monkeypatch.setattr(blocks, 'SECS_AT_END', secs)
+    filename = tmp_path / 'embs.h5'
+    with monkeypatch.context() as patch:
+        interrupt(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            embed_set(run, filename, quiet=())
+    told = capsys.readouterr().err
+    assert ('6 of 10 images are done; the same command with --resume' in told) == (
+        kept > 0
+    )
+    calls = count(monkeypatch)
+    embed_set(run, filename, '--resume')
+    assert sum(calls) == 10 - kept

@@ -139,3 +139,21 @@ def test_list_that_leaves_the_image_root_is_refused(run, tmp_path):
     with pytest.raises(common.InputError, match='outside the image root'):
         embed_source(run, *flags)
     embed_source(run, *flags, '--allow_outside_image_root')
+
+
+def test_other_files_of_a_folder_are_counted(run, tmp_path, capsys):
+    copy_image(run, '0_0.png', tmp_path / 'a.png')
+    for name in ('b.TIFF', 'c', '.hidden'):
+        (tmp_path / name).touch()
+    common.setup_logging()
+    assert sources.list_images(str(tmp_path)) == ['a.png']
+    told = capsys.readouterr().err
+    assert f'2 other files in {tmp_path} are left alone (first: b.TIFF); images' in told
+
+
+def test_missing_first_name_of_a_list_is_no_heading(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    copy_image(run, '0_0.png', tmp_path / 'b.png')
+    (tmp_path / 'names.txt').write_text('a.png\nb.png\n')
+    with pytest.raises(FileNotFoundError, match='1 of 2 images in .*names.txt are m'):
+        embed_source(run, 'names.txt')

@@ -106,6 +106,9 @@ def reliability(request):
 # Rows of the tests that passed. The hooks have no object of ours to keep them in.
 ROWS = pytest.StashKey()
 
+# Where they are kept until a run of --last-failed completes them.
+CACHED = 'faults/rows'
+
 
 def pytest_configure(config):
     config.stash[ROWS] = []
@@ -134,10 +137,17 @@ class Collector:
 
     def pytest_sessionfinish(self, session, exitstatus):
         is_worker = hasattr(self.config, 'workerinput')
-        if is_worker or exitstatus or not self.config.getoption('--reliability', False):
+        if is_worker or not self.config.getoption('--reliability', False):
+            return
+        rows = self.config.stash[ROWS]
+        # Of a run that had a failure, what passed is repeated only if it is asked for.
+        if self.config.getoption('--last-failed'):
+            rows = [table.Row(*row) for row in self.config.cache.get(CACHED, [])] + rows
+        self.config.cache.set(CACHED, [list(row) for row in rows])
+        if exitstatus:
             return
         try:
-            table.write_page(self.config.stash[ROWS])
+            table.write_page(rows)
         except ValueError as error:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             print(f'\n{table.PAGE.name} is not written: {error}')
