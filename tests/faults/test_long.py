@@ -70,8 +70,9 @@ def test_needs_of_a_long_run_stay(data, tmp_path, reliability):
         for first, last in ((1, 1), (4, 5))
     )
     growth = last.megabytes - first.megabytes
-    assert growth < MOST_GROWTH
-    assert (last.files, last.threads) == (first.files, first.threads)
+    assert growth < MOST_GROWTH, (first, last)
+    assert last.files <= first.files, (first, last)
+    assert last.threads <= first.threads, (first, last)
     reliability.add(
         fault=FAULTS[0],
         times=NUM_STEPS,
