@@ -34,7 +34,7 @@ PLAYED = (
 SLOW = ('docs/training.md', 'docs/pretrained.md', 'docs/networks.md')
 FOLDERS = (
     *('nets', 'heads', 'excluders', 'data', 'training', 'embedding', 'evaluation'),
-    *('visuals', 'deployment', 'drawn_people'),
+    *('visuals', 'deployment', 'searching', 'drawn_people'),
 )
 CODE = ('*.py', '*.sh', *(f'{d}/*.*' for d in FOLDERS))
 

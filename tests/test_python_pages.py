@@ -120,12 +120,12 @@ def test_page_embeds_by_onnx(home, capsys):
     (block,) = (b for b in python_blocks(DEPLOYMENT) if 'onnxruntime' in b)
     root = home / 'experiments' / 'trinet'
     words = ['--experiment_root', str(root), '--format', 'onnx', '--quiet']
-    export.main([*words, '--filename', str(home / 'exp/export/checkpoint-300')])
+    export.main([*words, '--filename', 'export/checkpoint-25000'])
     names = {}
     assert run_blocks([block], names, capsys) == [f'(1, {DIM})']
     expected = embedder.Embedder.load(root).embed('query.jpg')
-    # Of the net's own size, so that nothing is resized; Pillow's JPEG decoder is
-    # more exact than the one that TensorFlow chooses, by some grey levels.
+    # Pillow's JPEG decoder is more exact than the one that TensorFlow chooses, by some
+    # grey levels.
     error = np.abs(names['embs'] - expected).max() / np.sqrt((expected**2).mean())
     assert error < 0.2
 
