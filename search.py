@@ -321,6 +321,10 @@ class Search:
                 f'{images.filenames[0]} tells no PIDs to group by; give '
                 '--gallery_dataset, or leave --group_by_pid out'
             )
+        self.screen = None
+        is_held = isinstance(self.images.embs, np.ndarray) and index_file is None
+        if is_held and group_by_pid is None and metric in nearest.SCREENED:
+            self.screen = nearest.Screen(self.images.embs, metric)
         if index_file is not None:
             self.index = index.Index(index_file, images, without, metric)
 
@@ -337,6 +341,8 @@ class Search:
         """Return the nearest.Nearest of queries, [Q, D], list [Q]."""
         if self.index is not None:
             return self.index.find(embs, self.top, self.group_by_pid is not None)
+        if self.screen is not None:
+            return self.screen.find(embs, self.top)
         distances = ranking.EmbeddingDistances(embs, self.images.embs, self.metric)
         if self.group_by_pid is None:
             return nearest.nearest_images(distances, self.top)

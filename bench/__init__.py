@@ -9,6 +9,8 @@ Run from the root of the repository; --help tells what is measured and printed.
         image files to a file of embeddings: embed.py's way against PyTorch
     python -m bench.evaluate_speed
         evaluate.py on Market-1501's size against two common ways to evaluate
+    python -m bench.search_speed ~/exp/600/market1501_test_embeddings.h5
+        search.py in a million images: exact, and by each index
     python -m bench.trinet_speed
         ten-crop embeddings: trinet_embed.py against the naive way
     python -m bench.pipeline_speed

@@ -13,6 +13,9 @@ import numpy as np
 import common
 from evaluation import ranking
 
+# Metrics of Screen, and embeddings that it measures at once.
+SCREENED, ROWS_AT_ONCE = ('euclidean', 'sqeuclidean', 'cosine'), 2**16
+
 # More pairs than anybody looks at, and than memory should hold.
 MOST_PAIRS = 10**6
 
@@ -63,6 +66,65 @@ def nearest_images(distances, count):
             order = np.argsort(all_dists, kind='stable')[:count]
             found[query] = Nearest(all_rows[order], all_dists[order])
     return found
+
+
+class Screen:
+    """Finds the nearest images exactly, of a gallery in memory that is searched often.
+
+    Float32 tells nearly how far all are, in a tenth of the time or less; which of them might be
+    the nearest, for all that it can be wrong, is computed as everywhere here.
+
+    Args:
+        embs: [G, D], an array.
+        metric: one of SCREENED.
+
+    Source of the bound: the error of a sum of D products is below D 2^-24 times the sum
+    of their absolute values (Higham, Accuracy and Stability of Numerical Algorithms,
+    2002, section 3.1), here at most the product of two lengths.
+    """
+
+    def __init__(self, embs, metric):
+        self.embs = np.ascontiguousarray(embs, np.float32)
+        self.metric = metric
+        self.lengths = np.concatenate(
+            [
+                np.linalg.norm(self.embs[rows].astype(np.float64), axis=1)
+                for rows in ranking.split(len(embs), ROWS_AT_ONCE)
+            ]
+        )
+        with np.errstate(over='ignore'):  # find_one sees the infinity.
+            self.squares = (self.lengths**2).astype(np.float32)
+
+    def find(self, queries, count):
+        """Return the Nearest of each query [Q, D], list [Q]; see nearest_images."""
+        return [self.find_one(queries[i : i + 1], count) for i in range(len(queries))]
+
+    def find_one(self, query, count):
+        """Return the Nearest of a query [1, D]."""
+        vector = np.asarray(query[0], np.float64)
+        length = np.linalg.norm(vector)
+        share = 2 * (len(vector) + 8) * 2.0**-24
+        with np.errstate(all='ignore'):  # What is not finite is seen below.
+            products = self.embs @ vector.astype(np.float32)
+            if self.metric == 'cosine':
+                nearly = -products / (self.lengths * length)
+                error = np.float64(share)
+            else:
+                nearly = self.squares - 2 * products
+                error = share * (length + self.lengths.max()) ** 2
+            bound = find_smallest(nearly, count) + 2 * error
+        if not np.isfinite(bound) or not np.isfinite(nearly).all():
+            distances = ranking.EmbeddingDistances(query, self.embs, self.metric)
+            return nearest_images(distances, count)[0]
+        rows = np.flatnonzero(nearly <= bound)
+        dists = ranking.compute_distances(query, self.embs[rows], self.metric)[0]
+        chosen = smallest(dists, count)
+        return Nearest(rows[chosen], dists[chosen])
+
+
+def find_smallest(values, count):
+    """Return the `count`-th smallest of [n], or the largest if there are fewer."""
+    return np.partition(values, min(count, len(values)) - 1)[:count].max()
 
 
 def nearest_identities(distances, pids, how, count):

@@ -836,7 +836,50 @@ TRINET = [
     file('trinet_embed', '', saved('weights.npz', POINTS), 'conv1 W', '273 were'),
 ]
 
+# --- search.py -------------------------------------------------------------------
+
+SEARCH = [
+    bare('search', '', 'nothing given; expected one of images to look for, --compare'),
+    bare('search', 'a.jpg --serve 0', 'IMAGE and --serve given; expected one of'),
+    bare('search', '--serve 0', '--serve needs a --gallery: files that embed.py'),
+    bare('search', 'a.jpg --gallery g.h5', 'IMAGE needs a network: --experiment_root'),
+    bare('search', '--compare a.jpg', 'expected 2 arguments'),
+    bare('search', '--gallery g.h5 --build_index flat', '--build_index needs --index'),
+    bare('search', '--gallery g.h5 --build_index tree', "invalid choice: 'tree'"),
+    flag('search', '--model {d}/x.onnx', 'are two networks; give one'),
+    flag('search', '--group_by_pid mean --index x', 'mean needs all distances'),
+    flag('search', '--experiment_root {d}/none', '{d}/none is not a directory'),
+    flag('search', '--metric l2', "invalid choice: 'l2'"),
+    *empty('search', '--image_root', '--picture', '--index', '--model'),
+    *numbers('search', '--top', POSITIVE, '0'),
+    *numbers('search', '--serve', '0 to 65535', '70000'),
+    *numbers('search', '--fpr', 'at most 1', '1.5'),
+    bare('search', '--gallery g.h5 --duplicates -1', '--duplicates: -1 given'),
+    bare(
+        'search',
+        '--gallery g.h5 --duplicates 1 --picture x.png',
+        '--duplicates has no use for --picture; leave it out',
+    ),
+    file('search', '--gallery {d}/none.h5', None, '{d}/none.h5'),
+    file('search', '--gallery {d}/0_1.png', None, 'is an image; put images before'),
+    file('search', '', cut('gallery.h5', 3000), '{d}/gallery.h5'),
+    file('search', '', remove('0_0.png'), '{d}/0_0.png is not a readable image'),
+    file('search', '', put('0_0.png', 'x'), '{d}/0_0.png is not a readable image'),
+    file('search', '--without 77', None, '--without 77: the gallery has no image of'),
+    file('search', '--without 0 1 2 3', None, '--without leaves no image to search'),
+    file('search', '--checkpoint x', None, 'no checkpoint x; expected one of'),
+    file(
+        'search', '--checkpoint checkpoint-0', None, 'was embedded by', 'other weights'
+    ),
+    file('search', '--threshold {d}/none.json', None, '{d}/none.json'),
+    file('search', '--threshold {d}/scores.json', None, 'has no thresholds; expected'),
+    file('search', '--fpr 0.1', None, '--fpr 0.1 needs --threshold with the JSON file'),
+    file('search', '--index {d}/none', None, '{d}/none and {d}/none.json are not both'),
+    file('search', '--picture {d}/0_0.png/x.png', None, '{d}/0_0.png is a file'),
+    file('search', '--gallery_dataset {d}/train.csv {d}/train.csv', None, '1 files of'),
+]
+
 ROWS = [
     *(*TRAIN_FLAGS, *TRAIN_FLAGS_TOGETHER, *TRAIN_FILES, *RESUME, *EMBED, *EVALUATE),
-    *(*EXPORT, *VISUALIZE, *PLOT, *MAKE_CSV, *TRINET),
+    *(*EXPORT, *VISUALIZE, *PLOT, *MAKE_CSV, *TRINET, *SEARCH),
 ]

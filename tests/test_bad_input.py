@@ -50,6 +50,7 @@ def clean(tmp_path_factory):
     bad_inputs.embeddings(emb=bad_inputs.POINTS)(directory)
     scores = ['--filename', str(directory / 'scores.json'), '--quiet']
     evaluate.main([*sound_flags('evaluate', directory), *scores])
+    embed.main([*sound_flags('embed', directory), f'--filename={directory}/gallery.h5'])
     (directory / 'list.txt').write_text('0_0.png\n')
     np.savez(directory / 'weights.npz', a=1)
     return directory
@@ -103,6 +104,10 @@ def sound_flags(name, directory):
             f'--output_dir={directory}/lists',
         ],
         'trinet_embed': ['--quiet'],
+        'search': [
+            f'--gallery={directory}/gallery.h5',
+            f'--experiment_root={directory}/exp',
+        ],
     }[name]
 
 
@@ -112,6 +117,7 @@ POSITIONAL = {
     'plot': ['{d}/exp'],
     'split': ['{d}/train.csv'],
     'trinet_embed': ['{d}/list.txt', '{d}/weights.npz'],
+    'search': ['{d}/0_0.png'],
 }
 
 

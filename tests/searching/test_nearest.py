@@ -50,6 +50,43 @@ def test_images_are_sorted_by_distance_then_row(blocks, metric, count):
         np.testing.assert_array_equal(one.dists, row[order])
 
 
+def draw_embeddings(kind, rng):
+    """Return a gallery float32 [500, 16] that makes float32 err."""
+    if kind == 'ties':
+        return rng.integers(0, 3, (500, 16)).astype(np.float32) + 1
+    embs = rng.normal(size=(500, 16))
+    if kind == 'far away':  # Their differences are lost in float32's squares.
+        embs = embs * 1e-3 + 100
+    if kind == 'near duplicates':
+        embs = np.repeat(embs[:50], 10, axis=0) * (1 + 1e-7 * rng.normal(size=(500, 1)))
+    if kind == 'lengths':
+        embs *= 10.0 ** rng.integers(-6, 7, (500, 1))
+    if kind == 'overflow':
+        embs *= 1e19
+    return embs.astype(np.float32)
+
+
+@pytest.mark.parametrize('metric', nearest.SCREENED)
+@pytest.mark.parametrize(
+    'kind', ['plain', 'ties', 'far away', 'near duplicates', 'lengths', 'overflow']
+)
+def test_screened_images_are_those_of_the_exact_ranking(kind, metric):
+    rng = np.random.default_rng(7)
+    gallery = draw_embeddings(kind, rng)
+    if (kind, metric) == ('overflow', 'sqeuclidean'):
+        gallery /= 10  # Squares of float32's range are refused elsewhere.
+    queries = np.concatenate([gallery[:20], gallery[:20] * np.float32(1.01)])
+    screen = nearest.Screen(gallery, metric)
+    for count in (1, 10, 600):
+        found = screen.find(queries, count)
+        exact = nearest.nearest_images(
+            ranking.EmbeddingDistances(queries, gallery, metric), count
+        )
+        for one, other in zip(found, exact, strict=True):
+            np.testing.assert_array_equal(one.rows, other.rows)
+            np.testing.assert_array_equal(one.dists, other.dists)
+
+
 @pytest.mark.parametrize('how', ['best', 'mean'])
 def test_identities_are_ranked_by_their_best_or_mean_distance(blocks, how):
     queries, gallery, pids = draw(2)
