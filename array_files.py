@@ -228,37 +228,95 @@ def read_parquet(filename: str) -> Table:
     """Return the Table of a .parquet file; see read_table."""
     pyarrow = import_pyarrow()
     with pyarrow.parquet.ParquetFile(filename, page_checksum_verification=True) as file:
-        kind = {field.name: field.type for field in file.schema_arrow}.get('emb')
-        is_list = kind is not None and pyarrow.types.is_fixed_size_list(kind)
-        if not is_list or not pyarrow.types.is_floating(kind.value_type):
-            raise common.InputError(
-                f'{filename} is no table of embeddings; expected columns fid and emb, '
-                f'lists of D numbers, found {", ".join(file.schema_arrow.names)}'
-            )
-        size = 4 * file.metadata.num_rows * kind.list_size
+        dim = check_schema(file, filename)
+        size = 4 * file.metadata.num_rows * dim
         common.refuse_impossible(size, filename, 'choose a machine with more')
         has_pids = 'pid' in file.schema_arrow.names
         table = file.read(columns=['fid', 'emb', *(['pid'] if has_pids else [])])
-        told = file.schema_arrow.metadata or {}
+        attributes = read_attributes(file)
     chunks = [
         # A null has numbers of its own, whatever they are.
         np.where(
             chunk.is_valid().to_numpy(zero_copy_only=False)[:, None],
-            chunk.values[chunk.offset * kind.list_size :][: len(chunk) * kind.list_size]
+            chunk.values[chunk.offset * dim :][: len(chunk) * dim]
             .to_numpy(zero_copy_only=False)
-            .reshape(-1, kind.list_size),
+            .reshape(-1, dim),
             np.float32(np.nan),
         )
         for chunk in table['emb'].chunks
     ]
-    empty = np.empty((0, kind.list_size), np.float32)
+    empty = np.empty((0, dim), np.float32)
     embs = np.concatenate([empty, *chunks]).astype(np.float32, copy=False)
     pids = table['pid'].to_pylist() if has_pids else None
-    attributes = {
+    return Table(embs, table['fid'].to_pylist(), pids, attributes)
+
+
+class Names(NamedTuple):
+    """What a .parquet file has beside its embeddings.
+
+    Attributes:
+        fids: [N] of str.
+        pids: [N] of str, or None.
+        is_skipped: [N] of bool, whether the image could not be read.
+        dim: D.
+        attributes: {name: str} of the file.
+    """
+
+    fids: list[str]
+    pids: list[str] | None
+    is_skipped: list[bool]
+    dim: int
+    attributes: dict[str, str]
+
+
+def read_names(filename: str) -> Names:
+    """Return the Names of a .parquet file; its embeddings are not read.
+
+    Raises:
+        OSError: the file cannot be opened.
+        InputError: it is damaged, or another table.
+    """
+    pyarrow = import_pyarrow()
+    with (
+        reading(filename, 'a complete table of embeddings, as embed.py writes it'),
+        pyarrow.parquet.ParquetFile(filename, page_checksum_verification=True) as file,
+    ):
+        dim = check_schema(file, filename)
+        names = file.schema_arrow.names
+        columns = [c for c in ('fid', 'pid', 'skipped_reason') if c in names]
+        table = file.read(columns=columns)
+        reasons = [None] * table.num_rows
+        if 'skipped_reason' in names:
+            reasons = table['skipped_reason'].to_pylist()
+        return Names(
+            table['fid'].to_pylist(),
+            table['pid'].to_pylist() if 'pid' in names else None,
+            [reason is not None for reason in reasons],
+            dim,
+            read_attributes(file),
+        )
+
+
+def check_schema(file: Any, filename: str) -> int:
+    """Return D of an open Parquet file, or raise InputError: it is another table."""
+    pyarrow = import_pyarrow()
+    kind = {field.name: field.type for field in file.schema_arrow}.get('emb')
+    is_list = kind is not None and pyarrow.types.is_fixed_size_list(kind)
+    if not is_list or not pyarrow.types.is_floating(kind.value_type):
+        raise common.InputError(
+            f'{filename} is no table of embeddings; expected columns fid and emb, '
+            f'lists of D numbers, found {", ".join(file.schema_arrow.names)}'
+        )
+    return kind.list_size
+
+
+def read_attributes(file: Any) -> dict[str, str]:
+    """Return the attributes {name: str} of an open Parquet file."""
+    told = file.schema_arrow.metadata or {}
+    return {
         name.decode(errors='replace'): text.decode(errors='replace')
         for name, text in told.items()
     }
-    return Table(embs, table['fid'].to_pylist(), pids, attributes)
 
 
 def import_pyarrow() -> types.ModuleType:

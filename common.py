@@ -1116,7 +1116,18 @@ def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
         InputError: it is no JSON, or holds something else.
     """
     try:
-        content = json.loads(pathlib.Path(filename).read_text(encoding='utf-8'))
+        text = pathlib.Path(filename).read_text(encoding='utf-8')
+    except ValueError as error:
+        raise InputError(f'{filename} is not valid JSON: {error}') from error
+    return parse_object(text, filename, expected)
+
+
+def parse_object(
+    text: str, filename: str, expected: str = 'an object'
+) -> dict[str, Any]:
+    """Return the object that the text of a JSON file holds; see read_object."""
+    try:
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f'{filename} is not valid JSON: {error}') from error
     if not isinstance(content, dict):

@@ -25,6 +25,7 @@ import aggregators
 import array_files
 import common
 import datasets
+import parquet_parts
 
 h5py = common.lazy_import('h5py')
 
@@ -314,12 +315,15 @@ def open_embeddings(filename: str) -> Opened:
     Args:
         filename: path of a file with `emb` or `embs` [N, D] and perhaps `fid` [N]: .npy
             (one array; beside it perhaps a .txt of fids), .npz (these names, or one
-            array), .csv or .parquet of embed.py, or else HDF5.
+            array), .csv or .parquet of embed.py, a directory of bulk_embed.py, or else
+            HDF5.
 
     Raises:
         OSError: the file is missing or may not be read.
         ValueError: it is of another kind, incomplete, or lacks usable embeddings.
     """
+    if os.path.isdir(filename):
+        return Opened(*parquet_parts.open_parts(filename))
     with open(filename, 'rb'):
         pass  # Python names what is wrong with a path better than HDF5 does.
     if filename.endswith(('.npy', '.npz')):

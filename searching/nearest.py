@@ -71,8 +71,8 @@ def nearest_images(distances, count):
 class Screen:
     """Finds the nearest images exactly, of a gallery in memory that is searched often.
 
-    Float32 tells nearly how far all are, in a tenth of the time or less; which of them might be
-    the nearest, for all that it can be wrong, is computed as everywhere here.
+    Float32 tells nearly how far all are, in a tenth of the time or less; which of them
+    might be the nearest, for all that it can be wrong, is computed as everywhere here.
 
     Args:
         embs: [G, D], an array.

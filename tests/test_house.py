@@ -18,7 +18,12 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 # Folders of one command, and of several.
-FOLDER_OF = {'train': 'training', 'embed': 'embedding', 'search': 'searching'}
+FOLDER_OF = {
+    'train': 'training',
+    'embed': 'embedding',
+    'search': 'searching',
+    'bulk_embed': 'bulk',
+}
 REGISTRIES = ('nets', 'heads', 'excluders', 'data', 'deployment')
 LIBRARIES = ('evaluation', 'visuals')  # Of evaluate.py and visualize.py, and others.
 APART = ('tests', 'bench', 'drawn_people')  # What the commands do not import.
