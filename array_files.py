@@ -219,7 +219,8 @@ def read_csv(filename: str) -> Table:
                 )
             fids.append(row[0])
             pids += row[1 : len(names)]
-            embs.append(np.array(row[len(names) :], np.float32))
+            with np.errstate(over='ignore'):  # Infinity is refused with its row.
+                embs.append(np.array(row[len(names) :], np.float32))
     array = np.array(embs, np.float32).reshape(-1, len(numbers))
     return Table(array, fids, pids if len(names) > 1 else None, {})
 

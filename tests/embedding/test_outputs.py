@@ -288,3 +288,11 @@ def test_flipped_bit_is_an_error_and_no_other_score(run, hdf5, suffix):
     filename.write_bytes(content)
     with pytest.raises(common.InputError, match='CRC'):
         embedding_files.load(str(run / 'good.csv'), str(filename))
+
+
+def test_number_beyond_float32_is_refused_with_its_row(tmp_path):
+    (tmp_path / 'x.csv').write_text('fid,emb_1\na.png,1\nb.png,1e39\n')
+    (tmp_path / 'set.csv').write_text('1,a.png\n2,b.png\n')
+    names = str(tmp_path / 'set.csv'), str(tmp_path / 'x.csv')
+    with pytest.raises(common.InputError, match=r'first: row 2, b.png'):
+        embedding_files.load(*names)
