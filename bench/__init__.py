@@ -21,6 +21,10 @@ Run from the root of the repository; --help tells what is measured and printed.
         what log line, scalars and histograms cost an iteration
     python -m bench.memory
         whether a long training run needs more and more memory
+    python -m bench.exchange
+        the bytes that two workers exchange in a training step
+    python -m bench.bulk_speed
+        bulk_embed.py with one and two actors against embed.py
     python -m bench.startup
         until the first iteration of a data set with a million rows
     python -m bench.mutation loss

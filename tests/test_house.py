@@ -124,7 +124,9 @@ def test_the_test_sees_imports_of_every_kind():
     assert 'training.replicas' in IMPORTS['training.workers']
     assert 'nets.resnet_v1_50' in IMPORTS['model']
     assert set(COMMANDS) >= {'train', 'embed', 'evaluate', 'make_csv', 'visualize'}
-    assert set(USERS['checkpoints']) == {'train', 'embed', 'export', 'search'}
+    assert set(USERS['checkpoints']) == {
+        *('train', 'embed', 'bulk_embed', 'export', 'search')
+    }
 
 
 def test_no_command_is_imported():
