@@ -728,3 +728,40 @@ def test_help_imports_nothing_slow():
     modules = run_and_list_modules(['--help'])
     slow = {'tensorflow', 'pandas.core', 'scipy', 'sklearn', 'h5py._hl', 'matplotlib'}
     assert not slow & modules
+
+
+def set_origin(directory, side, **attributes):
+    """Let an HDF5 file of `small` say where its embeddings come from."""
+    with h5py.File(directory / f'{side}.h5', 'a') as file:
+        file.attrs.update(attributes)
+
+
+def test_sets_of_different_weights_are_refused(small, tmp_path):
+    set_origin(tmp_path, 'query', weights='v', checkpoint='checkpoint-1')
+    evaluate.main(small)  # The gallery does not say.
+    set_origin(tmp_path, 'gallery', weights='w', checkpoint='checkpoint-2')
+    with pytest.raises(
+        common.InputError, match=r'query.h5 was embedded by check'
+    ):
+        evaluate.main(small)
+    set_origin(tmp_path, 'gallery', weights='v')
+    evaluate.main(small)
+
+
+def test_sets_that_were_augmented_otherwise_are_told(small, tmp_path, capsys):
+    flags = {'flip_augment': False, 'crop_augment': 'center', 'aggregator': None}
+    set_origin(tmp_path, 'query', args=json.dumps(flags))
+    evaluate.main(small)
+    assert capsys.readouterr().err == ''
+    set_origin(tmp_path, 'gallery', args='{}', weights='w', checkpoint='c')
+    filename = tmp_path / 'scores.json'
+    evaluate.main([*small, '--filename', str(filename)])
+    told = capsys.readouterr().err
+    assert 'the query set was embedded with --crop_augment center, the gallery' in told
+    assert 'with no augmentation' in told
+    plain = {'flip_augment': False, 'crop_augment': None, 'aggregator': None}
+    assert json.loads(filename.read_text())['embeddings'] == {
+        'weights': 'w',
+        'checkpoint': 'c',
+        'view': plain,
+    }

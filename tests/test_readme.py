@@ -10,16 +10,19 @@ import re
 import h5py
 import pytest
 
+import bulk_embed
 import checkpoints
 import embed
 import evaluate
 import excluders
+import export
 import heads
 import loss
 import make_csv
 import nets
 import plot
 import readme_story
+import search
 import train
 import trinet_embed
 import visualize
@@ -237,6 +240,7 @@ def test_no_section_stands_twice(page):
 def test_every_flag_named_exists(page):
     parsers = [c.build_parser() for c in (train, embed, evaluate, make_csv)]
     parsers += [c.build_parser() for c in (visualize, plot, trinet_embed)]
+    parsers += [c.build_parser() for c in (bulk_embed, export, search)]
     parsers += [make_csv.build_split_parser(), make_csv.build_table_parser()]
     parsers += [visualize.build_curves_parser(), visualize.build_projector_parser()]
     known = {flag for parser in parsers for flag in parser._option_string_actions}

@@ -3,6 +3,7 @@
 What a search finds is compared with the ranking of the embeddings that embed.py writes.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import sys
 import cv2
 import h5py
 import numpy as np
+import PIL.Image
 import pytest
 
 import common
@@ -279,6 +281,18 @@ def test_images_are_resized_as_tensorflow_resizes_them(size, tmp_path):
     assert found.dtype == np.float32
     # Two products and two sums of numbers below 256 on each side.
     np.testing.assert_allclose(found, expected, rtol=0, atol=8 * 256 * 2**-24)
+
+
+def test_rotation_of_exif_is_ignored_as_everywhere():
+    pixels = np.random.default_rng(1).integers(0, 256, (16, 8, 3), np.uint8)
+    plain, turned = io.BytesIO(), io.BytesIO()
+    image = PIL.Image.fromarray(pixels)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # Orientation: to be turned by 90 degrees.
+    image.save(plain, 'PNG')
+    image.save(turned, 'PNG', exif=exif)
+    np.testing.assert_array_equal(queries.decode(plain.getvalue()), pixels)
+    np.testing.assert_array_equal(queries.decode(turned.getvalue()), pixels)
 
 
 def test_export_refuses_a_gallery_of_augmented_images(exported):

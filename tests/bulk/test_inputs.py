@@ -73,6 +73,8 @@ def test_parquet_has_contents(directory, tmp_path, column):
     parts = list_parts('parquet', tmp_path / 'x.parquet')
     # Row groups are not cut: two of two images are four of five.
     assert [(part.first, part.last) for part in parts] == [(0, 2), (2, 4), (4, 6)]
+    whole = list_parts('parquet', tmp_path / 'x.parquet', rows=6)
+    assert [(part.first, part.last) for part in whole] == [(0, 3), (3, 6)]
     assert read_all(parts) == expect(directory)
 
 
