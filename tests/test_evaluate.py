@@ -740,9 +740,7 @@ def test_sets_of_different_weights_are_refused(small, tmp_path):
     set_origin(tmp_path, 'query', weights='v', checkpoint='checkpoint-1')
     evaluate.main(small)  # The gallery does not say.
     set_origin(tmp_path, 'gallery', weights='w', checkpoint='checkpoint-2')
-    with pytest.raises(
-        common.InputError, match=r'query.h5 was embedded by check'
-    ):
+    with pytest.raises(common.InputError, match=r'query.h5 was embedded by check'):
         evaluate.main(small)
     set_origin(tmp_path, 'gallery', weights='v')
     evaluate.main(small)
