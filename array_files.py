@@ -308,6 +308,15 @@ def check_schema(file: Any, filename: str) -> int:
             f'{filename} is no table of embeddings; expected columns fid and emb, '
             f'lists of D numbers, found {", ".join(file.schema_arrow.names)}'
         )
+    for field in file.schema_arrow:
+        is_text = pyarrow.types.is_string(field.type)
+        is_text |= pyarrow.types.is_large_string(field.type)
+        if field.name in TABLE_NAMES and not is_text:
+            raise common.InputError(
+                f'{filename}: {field.name} is of type {field.type}, texts were expected'
+            )
+    if 'fid' not in file.schema_arrow.names:
+        raise common.InputError(f'{filename} has no column fid, names of its images')
     return kind.list_size
 
 

@@ -419,6 +419,11 @@ def open_blocks(filename, flags, source, describe, is_resumed, logger):
         len(source.fids),
     )
     kept.find(is_resumed)
+    if kept.skipped and flags['on_bad_image'] == 'stop':
+        raise common.InputError(
+            f'{filename}: the interrupted run had skipped {len(kept.skipped)} images; '
+            'add --on_bad_image skip'
+        )
     if kept.done:
         logger.info(f'going on after {kept.done} of {len(source.fids)} images')
     return kept

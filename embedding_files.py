@@ -842,10 +842,15 @@ def describe(
         'args': dump_args(args),
         'checkpoint': checkpoint,
         # By their names, as HDF5 returns them: a joined file has the same bytes.
-        **({} if image_root is None else {IMAGE_ROOT: os.path.abspath(image_root)}),
+        **({} if image_root is None else {IMAGE_ROOT: absolute(image_root)}),
         'versions': json.dumps(versions, sort_keys=True),
         **({} if weights is None else {WEIGHTS: weights}),
     }
+
+
+def absolute(place: str) -> str:
+    """Return a path as an absolute one; an address (s3://...) is one already."""
+    return place if '://' in place else os.path.abspath(place)
 
 
 def dump_args(args: dict[str, Any]) -> str:

@@ -26,14 +26,14 @@ class Opened(NamedTuple):
         embs: Parts, [N, D].
         fids: [N] of str.
         skipped: int64 [S], rows whose images could not be read; they are NaN.
-        pids: [N] of str, or None where a part has none.
+        pids: [N] of str, or of None where nobody tells; None: nowhere.
         attributes: {name: str} of the first part.
     """
 
     embs: Parts
     fids: list[str]
     skipped: np.ndarray
-    pids: list[str] | None
+    pids: list[str | None] | None
     attributes: dict[str, str]
 
 
@@ -77,14 +77,15 @@ class Parts:
         return int(self.ends[number] - (self.ends[number - 1] if number else 0))
 
     def _read(self, number: int) -> np.ndarray:
-        if self._held[0] != number:
+        held = self._held  # Another thread may read another part meanwhile.
+        if held[0] != number:
             embs = array_files.read_table(self.filenames[number]).embs
             if embs.shape != (self._length(number), self.shape[1]):
                 raise common.InputError(
                     f'{self.filenames[number]} has changed while it was read'
                 )
-            self._held = number, embs
-        return self._held[1]
+            self._held = held = number, embs
+        return held[1]
 
 
 def open_parts(directory: str) -> Opened:
@@ -102,18 +103,26 @@ def open_parts(directory: str) -> Opened:
     count = common.read_object(description).get('num_parts')
     if type(count) is not int or count < 1:
         raise common.InputError(f'{description} is not what bulk_embed.py writes')
-    filenames = [os.path.join(directory, name_part(i)) for i in range(count)]
-    missing = [name for name in filenames if not os.path.isfile(name)]
-    if missing:
+    there = set(os.listdir(directory))
+    first = next((i for i in range(count) if name_part(i) not in there), None)
+    if first is not None:
+        num_there = sum(name.startswith('part-') for name in there)
         raise common.InputError(
-            f'{len(missing)} of {count} parts of {directory} are missing (first: '
-            f'{os.path.basename(missing[0])}); the same bulk_embed.py goes on'
+            f'{count - num_there} of {count} parts of {directory} are missing (first: '
+            f'{name_part(first)}); the same bulk_embed.py goes on'
         )
+    filenames = [os.path.join(directory, name_part(i)) for i in range(count)]
     parts = [array_files.read_names(name) for name in filenames]
+    if len({part.attributes.get('weights') for part in parts}) > 1:
+        raise common.InputError(
+            f'the parts of {directory} are of different weights; remove those of '
+            'another network, and let the same bulk_embed.py go on'
+        )
     fids = [fid for part in parts for fid in part.fids]
     pids = None
-    if all(part.pids is not None for part in parts):
-        pids = [pid for part in parts for pid in part.pids or ()]
+    if any(part.pids is not None for part in parts):
+        # Who is on an image, nobody may tell of some.
+        pids = [pid for part in parts for pid in part.pids or [None] * len(part.fids)]
     dims = {part.dim for part in parts}
     if len(dims) > 1:
         raise common.InputError(

@@ -29,8 +29,9 @@ import common
 import datasets
 import embedder
 import embedding_files
+import run_args
 from evaluation import pooling, ranking
-from searching import answers, gallery, nearest, queries, verdicts
+from searching import answers, gallery, nearest, queries, search, verdicts
 
 # Imported at first use, by what needs them.
 index = common.lazy_import('searching.index')
@@ -268,109 +269,84 @@ def parse_args(argv):
 
 def refuse_unused(parser, args, mode):
     """Leave with an error if a flag would change nothing."""
+    is_lonely = mode in ('--duplicates', '--build_index')
     useless = {
         '--picture': args.picture is not None and mode != 'IMAGE',
         '--pool': args.pool is not None and mode != 'IMAGE',
         '--index': args.index is not None and mode in ('--compare', '--duplicates'),
-        '--without': args.without and mode == '--build_index',
+        '--without': args.without and mode in ('--build_index', '--compare'),
         '--gallery': args.gallery is not None and mode == '--compare',
+        '--model': args.model is not None and is_lonely,
+        '--threshold': args.threshold is not None and is_lonely,
+        '--fpr': args.fpr is not None and is_lonely,
+        '--group_by_pid': args.group_by_pid is not None
+        and (is_lonely or mode == '--compare'),
+        '--checkpoint': args.checkpoint is not None
+        and (is_lonely or args.model is not None),
     }
     for name, is_useless in useless.items():
         if is_useless:
             parser.error(f'{mode} has no use for {name}; leave it out')
 
 
-def load_network(args, view):
+def load_network(model, experiment_root, checkpoint, view):
     """Return the queries.Network that flags ask for."""
-    if args.model is not None:
-        return queries.load_export(args.model, view)
-    return queries.load_run(args.experiment_root, args.checkpoint, view)
+    if model is not None:
+        return queries.load_export(model, view)
+    return queries.load_run(experiment_root, checkpoint, view)
 
 
-def load_gallery(args):
+def load_gallery(filenames, csv_files, has_header):
     """Return the gallery.Gallery that flags ask for, whole."""
-    for name in args.gallery:
+    for name in filenames:
         if name.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp')):
             raise common.InputError(
                 f'--gallery {name} is an image; put images before --gallery, or behind '
                 'another flag'
             )
-    return gallery.load(args.gallery, args.gallery_dataset, args.csv_header)
+    return gallery.load(filenames, csv_files, has_header)
 
 
-class Search:
-    """A gallery that images are looked for in; a context manager.
+def choose_metric(metric, experiment_root):
+    """Return the metric that flags ask for where no network is loaded."""
+    if metric is not None or experiment_root is None:
+        return metric or ranking.METRIC_CHOICES[0]
+    filename = f'{experiment_root}/args.json'
+    return embedder.choose_metric(run_args.read(experiment_root), filename)
+
+
+def look_for(images, network, found_by, limit, pool, image_root):
+    """Return (answers, an image of each query) of images that are looked for.
 
     Args:
-        images: gallery.Gallery, whole.
-        without: PIDs to leave out.
-        metric: one of ranking.METRIC_CHOICES.
-        index_file: of an index, or None: exact.
-        group_by_pid: 'best', 'mean' or None.
-        top: images or identities that are found.
+        images: list of str, paths.
+        network: queries.Network.
+        found_by: search.Search.
+        limit: verdicts.Limit, or None.
+        pool: how they become one query, or None.
+        image_root: directory of the gallery's FIDs, or None.
     """
-
-    def __init__(self, images, without, metric, index_file, group_by_pid, top):
-        self.images = images.without(without) if without else images
-        self.metric = metric
-        self.group_by_pid = group_by_pid
-        self.top = top
-        self.index = None
-        if group_by_pid is not None and None in self.images.pids:
-            raise common.InputError(
-                f'{images.filenames[0]} tells no PIDs to group by; give '
-                '--gallery_dataset, or leave --group_by_pid out'
-            )
-        self.screen = None
-        is_held = isinstance(self.images.embs, np.ndarray) and index_file is None
-        if is_held and group_by_pid is None and metric in nearest.SCREENED:
-            self.screen = nearest.Screen(self.images.embs, metric)
-        if index_file is not None:
-            self.index = index.Index(index_file, images, without, metric)
-
-    def __enter__(self):
-        if self.index is not None:
-            self.index.__enter__()
-        return self
-
-    def __exit__(self, *_):
-        if self.index is not None:
-            self.index.__exit__()
-
-    def find(self, embs):
-        """Return the nearest.Nearest of queries, [Q, D], list [Q]."""
-        if self.index is not None:
-            return self.index.find(embs, self.top, self.group_by_pid is not None)
-        if self.screen is not None:
-            return self.screen.find(embs, self.top)
-        distances = ranking.EmbeddingDistances(embs, self.images.embs, self.metric)
-        if self.group_by_pid is None:
-            return nearest.nearest_images(distances, self.top)
-        return nearest.nearest_identities(
-            distances, self.images.pids, self.group_by_pid, self.top
-        )
-
-
-def look_for(args, network, search, limit):
-    """Print what images have found, and draw it."""
-    embs = network.embed(args.images)
-    names, shown = args.images, args.images
-    if args.pool is not None:
-        embs = pooling.pool(embs, np.zeros(len(embs), int), args.pool)
-        names, shown = [', '.join(args.images)], args.images[:1]
-    found = [
-        answers.make(name, one, search.images, limit, args.image_root)
-        for name, one in zip(names, search.find(embs), strict=True)
+    embs = network.embed(images)
+    names, shown = images, images
+    if pool is not None:
+        embs = pooling.pool(embs, np.zeros(len(embs), int), pool)
+        names, shown = [', '.join(images)], images[:1]
+    told = [
+        answers.make(name, one, found_by.images, limit, image_root)
+        for name, one in zip(names, found_by.find(embs), strict=True)
     ]
-    if args.picture is not None:
-        draw(args.picture, found, shown, limit, search.metric)
-    if args.json:
-        for answer in found:
+    return told, shown
+
+
+def print_answers(told, limit, as_json):
+    """Print answers, as text or as JSON."""
+    if as_json:
+        for answer in told:
             print(json.dumps(answers.to_json(answer, limit)))
         return
     if limit is not None:
         print(limit.describe())
-    for answer in found:
+    for answer in told:
         print('\n'.join(answers.format_answer(answer, limit)))
 
 
@@ -434,40 +410,44 @@ def main(argv=None):
     for name in (args.picture, args.index if args.build_index else None):
         if name is not None:
             common.check_file_name(name)
-    images = None if args.gallery is None else load_gallery(args)
-    default = ranking.METRIC_CHOICES[0]
+    images = None
+    if args.gallery is not None:
+        images = load_gallery(args.gallery, args.gallery_dataset, args.csv_header)
     if args.duplicates is not None:
         kept = images.without(args.without) if args.without else images
-        list_duplicates(kept, args.metric or default, args.duplicates, args.json)
+        metric = choose_metric(args.metric, args.experiment_root)
+        list_duplicates(kept, metric, args.duplicates, args.json)
         return
     if args.build_index is not None:
-        told = index.build(
-            args.build_index,
-            args.index,
-            images,
-            args.metric or default,
-            args.min_recall,
-        )
-        print(told)
+        metric = choose_metric(args.metric, args.experiment_root)
+        kind, filename, least = args.build_index, args.index, args.min_recall
+        print(index.build(kind, filename, images, metric, least))
         return
     origin = embedding_files.Origin() if images is None else images.origin
-    network = load_network(args, origin.view or embedding_files.PLAIN)
+    view = origin.view or embedding_files.PLAIN
+    network = load_network(args.model, args.experiment_root, args.checkpoint, view)
     metric = args.metric or network.metric
+    # Of a file that does not say how its images were looked at, queries are not either.
+    origin = origin._replace(weights=network.weights, view=view)
     limit = verdicts.choose(
-        *(args.threshold, args.fpr, args.experiment_root, metric),
-        origin._replace(weights=network.weights),
+        args.threshold, args.fpr, args.experiment_root, metric, origin
     )
     if args.compare is not None:
         compare(args.compare, network, metric, limit, args.json)
         return
     queries.check(network, images)
-    with Search(
-        *(images, args.without, metric, args.index, args.group_by_pid, args.top)
-    ) as search:
+    with search.Search(
+        images, args.without, metric, args.index, args.group_by_pid, args.top
+    ) as found_by:
         if args.serve is not None:
-            server.serve(args.serve, network, search, limit, args.image_root)
-        else:
-            look_for(args, network, search, limit)
+            server.serve(args.serve, network, found_by, limit, args.image_root)
+            return
+        told, shown = look_for(
+            args.images, network, found_by, limit, args.pool, args.image_root
+        )
+    if args.picture is not None:
+        draw(args.picture, told, shown, limit, metric)
+    print_answers(told, limit, args.json)
 
 
 if __name__ == '__main__':

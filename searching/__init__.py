@@ -2,6 +2,7 @@
 
 gallery.py    what is searched: files of embeddings, joined
 queries.py    what is looked for: images, embedded as the gallery was
+search.py     a gallery that is searched again and again
 nearest.py    the nearest images or identities, exactly; near-duplicates
 index.py      the same by an approximate index
 _faiss.py     which FAISS makes, and searches in a process of its own

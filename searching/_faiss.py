@@ -41,7 +41,8 @@ def describe(kind, num_rows, dim):
         return 'Flat'
     if kind == 'hnsw':
         return f'HNSW{LINKS},Flat'
-    lists = max(1, min(int(4 * num_rows**0.5), num_rows // PER_LIST))
+    most = min(num_rows, MOST_TRAINED) // PER_LIST
+    lists = max(1, min(int(4 * num_rows**0.5), most))
     if kind == 'ivf':
         return f'IVF{lists},Flat'
     if num_rows < LEAST_CODED:

@@ -123,6 +123,8 @@ def load(filenames, csv_files=None, has_header=False):
         for i, name in enumerate(filenames)
     ]
     check_alike(filenames, opened)
+    if not any(len(one.fids) for one in opened):
+        raise common.InputError(f'{" and ".join(filenames)} : nothing to search in')
     embs = Joined([one.embs for one in opened])
     free = common.free_memory()
     if free is None or len(embs) * embs.shape[1] * embs.dtype.itemsize < free / 2:
@@ -219,17 +221,22 @@ def check_alike(filenames, opened):
                 f'{filename} has {one.embs.shape[1]} dimensions but {filenames[0]} has '
                 f'{first.embs.shape[1]}; search files of one network'
             )
-        if one.origin.has_other_weights(first.origin.weights):
+    for filename, one, other_name, other in (
+        (filename, one, *pair)
+        for filename, one in zip(filenames, opened, strict=True)
+        for pair in zip(filenames, opened, strict=True)
+    ):
+        if one.origin.has_other_weights(other.origin.weights):
             raise common.InputError(
-                f'{filename} was embedded by {one.origin.checkpoint} but '
-                f'{filenames[0]} by {first.origin.checkpoint}, which has other '
-                'weights; embed both with one checkpoint'
+                f'{other_name} was embedded by {other.origin.checkpoint} but '
+                f'{filename} by {one.origin.checkpoint}, which has other weights; '
+                'embed both with one checkpoint'
             )
-        if one.origin.has_other_view(first.origin.view):
+        if one.origin.has_other_view(other.origin.view):
             views = [
-                embedding_files.describe_view(each.origin.view) for each in (one, first)
+                embedding_files.describe_view(each.origin.view) for each in (other, one)
             ]
             raise common.InputError(
-                f'{filename} was embedded with {views[0]} but {filenames[0]} with '
+                f'{other_name} was embedded with {views[0]} but {filename} with '
                 f'{views[1]}; embed both alike'
             )

@@ -111,6 +111,10 @@ def build(kind, filename, images, metric, min_recall):
     """
     require_faiss()
     scale = find_scale(metric)
+    if len(images.embs) < 2:
+        raise common.InputError(
+            f'{images.filenames[0]} has one image, which needs no index'
+        )
     started = time.perf_counter()
     try:
         made = _faiss.build(kind, images.embs, SEED, scale, show_progress)
@@ -274,7 +278,13 @@ class Index:
                     text=True,
                 )
             )
-            self.read()
+            told = self.read()
+            if [told['rows'], told['dim']] != list(self.images.embs.shape):
+                raise common.InputError(
+                    f'{self.filename} has {told["rows"]} images of {told["dim"]} '
+                    f'dimensions, the gallery {list(self.images.embs.shape)}; make it '
+                    'again with --build_index'
+                )
             self.stack = stack.pop_all()
         return self
 

@@ -75,7 +75,7 @@ class Screen:
     might be the nearest, for all that it can be wrong, is computed as everywhere here.
 
     Args:
-        embs: [G, D], an array.
+        embs: float32 [G, D], an array.
         metric: one of SCREENED.
 
     Source of the bound: the error of a sum of D products is below D 2^-24 times the sum
@@ -84,7 +84,8 @@ class Screen:
     """
 
     def __init__(self, embs, metric):
-        self.embs = np.ascontiguousarray(embs, np.float32)
+        assert embs.dtype == np.float32
+        self.embs = np.ascontiguousarray(embs)
         self.metric = metric
         self.lengths = np.concatenate(
             [
@@ -228,6 +229,11 @@ def find_duplicates(distances, pids, limit):
         )
         is_other = codes[rows][:, None] != codes[cols]
         is_near &= is_other | (codes[cols] < 0)
+        if len(pairs) + np.count_nonzero(is_near) > MOST_PAIRS:
+            raise common.InputError(
+                f'more than {MOST_PAIRS} pairs of different PIDs are no further apart '
+                f'than {limit:g}; choose a smaller distance'
+            )
         for first, second in zip(*np.nonzero(is_near), strict=True):
             pairs.append(
                 Pair(
@@ -235,10 +241,5 @@ def find_duplicates(distances, pids, limit):
                     int(second) + cols.start,
                     float(block[first, second]),
                 )
-            )
-        if len(pairs) > MOST_PAIRS:
-            raise common.InputError(
-                f'more than {MOST_PAIRS} pairs of different PIDs are no further apart '
-                f'than {limit:g}; choose a smaller distance'
             )
     return sorted(pairs, key=lambda pair: (pair.dist, pair.first, pair.second))

@@ -75,6 +75,7 @@ def load_export(target, view):
     Raises:
         FileNotFoundError, InputError: it is missing, damaged or of another kind.
     """
+    target = os.path.normpath(target)
     sidecar = _sidecar.read(target)
     if sidecar.kind != 'pixels':
         raise common.InputError(

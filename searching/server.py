@@ -7,9 +7,9 @@ nobody else. Nothing that comes in is written anywhere, and only images are read
 import http
 import http.server
 import json
-import logging
 import pathlib
 import string
+import sys
 
 import common
 from searching import answers
@@ -17,7 +17,7 @@ from visuals import ranking_page, thumbnails
 
 HOST = '127.0.0.1'
 
-# Of an image that is dropped: bytes, and how long the rest of it may take, seconds.
+# Of an image that is dropped: bytes, and seconds without any of them.
 MOST_BYTES, PATIENCE = 20 * 2**20, 30
 
 PAGE = pathlib.Path(__file__).with_suffix('.html')
@@ -49,7 +49,7 @@ def format_page(search, limit):
     """Return the page, str.
 
     Args:
-        search: search.Search.
+        search: searching.search.Search.
         limit: verdicts.Limit, or None.
     """
     images = search.images
@@ -72,7 +72,7 @@ def answer(content, network, search, limit, image_root):
     Args:
         content: bytes of the image's file.
         network: queries.Network.
-        search: search.Search.
+        search: searching.search.Search.
         limit: verdicts.Limit, or None.
         image_root: directory of the gallery's FIDs, or None.
 
@@ -84,7 +84,11 @@ def answer(content, network, search, limit, image_root):
     except common.InputError as error:
         reason = f'this is no image that can be read ({error})'
         raise RefusedError(http.HTTPStatus.UNSUPPORTED_MEDIA_TYPE, reason) from error
-    (nearest,) = search.find(embs)
+    try:
+        (nearest,) = search.find(embs)
+    except common.InputError as error:
+        status = http.HTTPStatus.INTERNAL_SERVER_ERROR
+        raise RefusedError(status, str(error)) from error
     found = answers.make('', nearest, search.images, limit, image_root)
     told = answers.to_json(found, limit)
     told['sentence'] = describe(found, limit)
@@ -228,7 +232,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         """Pass over what a browser does that does not wait for its answer."""
-        logging.getLogger(__name__).debug('request failed', exc_info=True)
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 def serve(port, network, search, limit, image_root):

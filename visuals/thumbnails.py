@@ -25,7 +25,10 @@ def read_image(image_root, fid):
         raise common.MissingFileError(f'{filename} is missing; check --image_root')
     # Through a buffer: imread would add OpenCV's own complaint on stderr.
     content = np.fromfile(filename, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    try:
+        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
+    except cv2.error:  # Such as too many pixels.
+        image = None
     if image is None:
         raise common.InputError(f'{filename} is not an image that OpenCV can decode')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -31,6 +33,23 @@ def run(tmp_path_factory):
     tiny_run.start(directory, directory / 'root', '--model_name', 'small_stripes')
     tiny_run.spoil(directory, BAD)
     return directory
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    """Skip where the system lets Ray start no cluster, which is not our fault."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Other tests may take the memory that Ray would then end its processes for.
+        patch.setenv('RAY_memory_monitor_refresh_ms', '0')
+        trial = subprocess.run(
+            [sys.executable, '-c', 'import ray; ray.init(include_dashboard=False)'],
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        if trial.returncode:
+            pytest.skip(f'Ray cannot start here: {trial.stderr[-500:]}')
+        yield
 
 
 def flags_of(run, output):
@@ -61,8 +80,8 @@ def kill_one_actor(output, killed):
 
 
 @pytest.fixture(scope='module')
-def embedded(run, tmp_path_factory):
-    """Return (directory of the parts, what was logged) of a job that lost an actor."""
+def embedded(run, cluster, tmp_path_factory):
+    """Return the directory of the parts of a job that lost an actor."""
     output = tmp_path_factory.mktemp('bulk') / 'parts'
     killed = threading.Event()
     killer = threading.Thread(target=kill_one_actor, args=(output, killed))

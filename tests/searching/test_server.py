@@ -12,8 +12,7 @@ import pytest
 import chromium
 import common
 import embedding_files
-import search
-from searching import gallery, queries, server, verdicts
+from searching import gallery, queries, search, server, verdicts
 
 NASTY_PID, NASTY_FID = '<b>&"', '"><img src=x onerror=alert(1)>.png'
 
