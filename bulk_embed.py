@@ -16,6 +16,7 @@ that one machine holds, or a scheduler that starts plain processes, use embed.py
 --shard: docs/scale.md.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -48,8 +49,8 @@ def build_parser():
         required=True,
         nargs='+',
         type=common.path,
-        help='Folders, CSVs (PID,FID), Parquet files or tars: paths, or addresses such '
-        'as s3://bucket/photos.',
+        help='Folders, CSVs (PID,FID; of this machine), Parquet files or tars: paths '
+        'or addresses such as s3://bucket/photos.',
     )
     required.add_argument(
         '--output',
@@ -80,6 +81,7 @@ def add_data_flags(parser):
         help="Directory of a CSV's FIDs, a path or an address. Default: the training "
         "run's.",
     )
+    datasets.add_outside_flag(data)
     datasets.add_header_flag(data)
     common.add_loading_threads(data)
     data.add_argument(
@@ -93,7 +95,8 @@ def add_data_flags(parser):
         default=2**14,
         type=common.positive_int,
         help='Images of a part: what is lost at most if a machine is. Rounded up to '
-        'whole batches. A tar is a part, whatever it holds.',
+        'whole batches. A tar is a part, whatever it holds, and a row group of Parquet '
+        'is not divided.',
     )
 
 
@@ -135,7 +138,8 @@ def add_cluster_flags(parser):
     cluster.add_argument(
         '--cpus_per_actor',
         type=common.positive_int,
-        help='Cores that each has to itself. Default: an equal share of this machine.',
+        help='Cores that each has to itself. Default: an equal share of this machine; '
+        'with --address 1.',
     )
 
 
@@ -192,6 +196,7 @@ def start_ray(ray, address, num_cpus):
     context.print_on_execution_start = False
     # An actor that is lost is started again; a part that fails is our error.
     context.max_errored_blocks = 0
+    context.raise_original_map_exception = True
 
 
 def embed_parts(ray, todo, all_parts, options, num_actors, cpus, gpus):
@@ -222,16 +227,14 @@ def embed_parts(ray, todo, all_parts, options, num_actors, cpus, gpus):
 
 def find_cause(error):
     """Return the InputError that Ray has wrapped, or one that says what Ray says."""
-    cause = error
-    while cause is not None:
-        for one in (cause, getattr(cause, 'cause', None)):
-            if isinstance(one, common.InputError):
-                return common.InputError(str(one).splitlines()[-1])
-        cause = cause.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for line in lines:
+        before, mark, reason = line.partition('InputError: ')
+        if mark and ' ' not in before:  # As in a traceback's last line.
+            return common.InputError(reason)
     return common.InputError(
-        f'Ray failed: {lines[-1].strip()}; the same command goes on with the parts '
-        'that are missing'
+        f'Ray failed: {lines[-1]}; the same command goes on with the parts that are '
+        'missing'
     )
 
 
@@ -248,6 +251,8 @@ def choose_root(kind, image_root, experiment_root):
 def find_network(experiment_root, checkpoint):
     """Return (prefix, weights) of a run's checkpoint: what all machines must have."""
     common.start_tensorflow()
+    # The actors need them.
+    importlib.import_module('tensorflow').config.set_visible_devices([], 'GPU')
     prefix = checkpoints.find(experiment_root, checkpoint)
     ours = embedder.Embedder.load(
         experiment_root, os.path.basename(prefix), threshold=0.0
@@ -289,12 +294,16 @@ def main(argv=None):
     kind = args.kind or inputs.choose_kind(args.input)
     root = choose_root(kind, args.image_root, args.experiment_root)
     rows = -(-args.rows_per_part // args.batch_size) * args.batch_size
-    all_parts = inputs.list_parts(kind, args.input, root, args.csv_header, rows)
+    all_parts = inputs.list_parts(
+        *(kind, [embedding_files.absolute(place) for place in args.input], root),
+        *(args.csv_header, rows, args.allow_outside_image_root),
+    )
     prefix, weights = find_network(args.experiment_root, args.checkpoint)
     view = args.flip_augment, args.crop_augment, args.aggregator
     flags = dict(zip(embedding_files.PLAIN, view, strict=True))
     flags['batch_size'] = args.batch_size
-    todo = parts.begin(args.output, parts.describe(flags, weights, all_parts))
+    with inputs.reaching(args.output):
+        todo = parts.begin(args.output, parts.describe(flags, weights, all_parts))
     if not todo:
         logger.info(f'{args.output}: all {len(all_parts)} parts are finished')
         return
@@ -302,7 +311,8 @@ def main(argv=None):
         done = len(all_parts) - len(todo)
         logger.info(f'going on after {done} of {len(all_parts)} parts')
     num_cpus = os.cpu_count()
-    cpus = args.cpus_per_actor or max(1, num_cpus // args.num_actors)
+    share = 1 if args.address else max(1, num_cpus // args.num_actors)
+    cpus = args.cpus_per_actor or share
     options = {
         'experiment_root': os.path.abspath(args.experiment_root),
         'checkpoint': os.path.basename(prefix),
@@ -310,7 +320,7 @@ def main(argv=None):
         'batch_size': args.batch_size,
         'loading_threads': args.loading_threads,
         'num_threads': None if args.gpus_per_actor else cpus,
-        'output': args.output if '://' in args.output else os.path.abspath(args.output),
+        'output': embedding_files.absolute(args.output),
         'attributes': embedding_files.describe(flags, prefix, weights, root),
         'weights': weights,
     }

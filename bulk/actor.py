@@ -44,6 +44,9 @@ class PartEmbedder:
         weights,
     ):
         common.start_tensorflow()
+        for device in tf.config.list_physical_devices('GPU'):
+            # Others may share it.
+            tf.config.experimental.set_memory_growth(device, True)
         if num_threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
             tf.config.threading.set_inter_op_parallelism_threads(num_threads)
@@ -91,8 +94,8 @@ class PartEmbedder:
                 return item, decode(item.read()), None
             except tf.errors.OpError as error:
                 return item, None, common.tensorflow_reason(error)
-            except OSError as error:
-                return item, None, error.strerror or str(error)
+            except FileNotFoundError as error:  # Another error may pass: no row of it.
+                return item, None, str(error)
 
         rows, embs = [], []
         ahead = batches.read_ahead(
@@ -102,13 +105,23 @@ class PartEmbedder:
             while some := list(itertools.islice(futures, self.batch_size)):
                 done = [future.result() for future in some]
                 rows += [(item.fid, item.pid, why) for item, _, why in done]
-                embs.append(self.embed_batch([image for _, image, _ in done]))
+                embs.append(self.embed_batch([(i.fid, image) for i, image, _ in done]))
         if not rows:
             raise common.InputError(f'{part.where} has no images')
+        if all(why is not None for _, _, why in rows):
+            fid, _, why = rows[0]
+            raise common.InputError(
+                f'none of the {len(rows)} images of a part of {part.where} can be read '
+                f'(first: {fid}: {why}); check --input and --image_root'
+            )
         return rows, np.concatenate(embs)
 
-    def embed_batch(self, images):
-        """Return the embeddings of images, float32 [n, D]; NaN where one is None."""
+    def embed_batch(self, named):
+        """Return the embeddings of (FID, image) pairs, float32 [n, D].
+
+        NaN where the image is None.
+        """
+        images = [image for _, image in named]
         embs = np.full((len(images), self.ours.embedding_dim), np.nan, np.float32)
         kept = [i for i, image in enumerate(images) if image is not None]
         if kept:
@@ -116,5 +129,10 @@ class PartEmbedder:
             embs[kept] = aggregators.join(
                 self.ours.embed_batch(batch, self.view), self.view.aggregator
             )
-            embedder.refuse_infinite(embs[kept], kept[0])
+            for i in kept:
+                if not np.isfinite(embs[i]).all():
+                    raise common.InputError(
+                        f'the embedding of {named[i][0]} is not finite; the network '
+                        'has diverged in training: choose an earlier checkpoint'
+                    )
         return embs

@@ -4,6 +4,7 @@ Everything may be on any file system that PyArrow reads: a path, or an address s
 s3://bucket/photos. A part is listed once, small, and read where it is embedded.
 """
 
+import contextlib
 import os
 import posixpath
 import tarfile
@@ -24,6 +25,22 @@ CONTENT_COLUMNS, PATH_COLUMNS = ('bytes', 'image', 'jpg'), ('path', 'fid')
 PID_SUFFIXES = ('.pid', '.cls', '.txt')
 
 
+@contextlib.contextmanager
+def reaching(place):
+    """Let what PyArrow raises of a place be an InputError that names it."""
+    pyarrow = import_pyarrow()
+    try:
+        yield
+    except common.InputError:
+        raise
+    except (OSError, EOFError, tarfile.TarError, pyarrow.ArrowException) as error:
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise common.InputError(
+            f'{place} is damaged, or cannot be read or written ({reason}); check it, '
+            'or copy it again'
+        ) from error
+
+
 class Part(typing.NamedTuple):
     """Images that are embedded as a whole.
 
@@ -33,6 +50,7 @@ class Part(typing.NamedTuple):
         fids: list [n] of str, names below that directory, or None: `where` has them.
         pids: list [n] of str, or None.
         first, last: of Parquet, its row groups, the last one not included.
+        allows_outside: whether paths in Parquet may leave the file's directory.
     """
 
     kind: str
@@ -41,6 +59,7 @@ class Part(typing.NamedTuple):
     pids: list | None = None
     first: int = 0
     last: int = 0
+    allows_outside: bool = False
 
 
 class Item(typing.NamedTuple):
@@ -49,8 +68,8 @@ class Item(typing.NamedTuple):
     Attributes:
         fid: its name.
         pid: str, or None.
-        read: function of nothing that returns the content of its file; it may raise an
-            OSError.
+        read: function of nothing that returns the content of its file. It raises
+            FileNotFoundError if there is none, and OSErrors that may pass.
     """
 
     fid: str
@@ -95,7 +114,9 @@ def choose_kind(places):
     return kinds.pop()
 
 
-def list_parts(kind, places, image_root, has_header, rows_per_part):
+def list_parts(
+    kind, places, image_root, has_header, rows_per_part, allows_outside=False
+):
     """Return the list of Part of some inputs, in their order.
 
     Args:
@@ -103,13 +124,15 @@ def list_parts(kind, places, image_root, has_header, rows_per_part):
         places: list of str, paths or addresses.
         image_root: directory that the FIDs of CSVs are relative to.
         has_header: whether the first line of a CSV names its columns.
-        rows_per_part: images of a part, at most; of a tar, it may be more.
+        rows_per_part: images of a part, at most; a tar, and a row group of Parquet,
+            may have more.
+        allows_outside: whether FIDs may leave their directory.
 
     Raises:
         FileNotFoundError, InputError: an input is missing, wrong or empty.
     """
     listers = {
-        'csv': lambda place: list_csv(place, image_root, has_header),
+        'csv': lambda place: list_csv(place, image_root, has_header, allows_outside),
         'folder': list_folder,
         'parquet': lambda place: list_parquet(place, rows_per_part),
         'webdataset': lambda place: [Part('tar', place)],
@@ -117,11 +140,35 @@ def list_parts(kind, places, image_root, has_header, rows_per_part):
     parts = []
     for place in places:
         filesystem, path = open_file_system(place)
-        if filesystem.get_file_info(path).type.name == 'NotFound':
-            raise common.MissingFileError(f'{place} does not exist; check --input')
-        for part in listers[kind](place):
-            parts += split(part, rows_per_part)
+        with reaching(place):
+            info = filesystem.get_file_info(path)
+            if info.type.name == 'NotFound':
+                raise common.MissingFileError(f'{place} does not exist; check --input')
+            if kind == 'folder' and info.is_file:
+                raise common.InputError(
+                    f'{place} is a file; expected a folder, or the end .csv, .parquet '
+                    'or .tar (not compressed)'
+                )
+            for part in listers[kind](place):
+                parts += split(
+                    part._replace(allows_outside=allows_outside), rows_per_part
+                )
+    refuse_odd_names(parts)
     return parts
+
+
+def refuse_odd_names(parts):
+    """Raise InputError if a name is no UTF-8: Parquet's texts are."""
+    odd = [
+        fid
+        for part in parts
+        for fid in part.fids or ()
+        if not fid.isascii() and fid != fid.encode(errors='replace').decode()
+    ]
+    if odd:
+        raise common.InputError(
+            f'{len(odd)} names of images are not UTF-8 (first: {odd[0]!r}); rename them'
+        )
 
 
 def split(part, rows_per_part):
@@ -137,26 +184,40 @@ def split(part, rows_per_part):
     ]
 
 
-def list_csv(place, image_root, has_header):
+def list_csv(place, image_root, has_header, allows_outside):
     """Return the Part of a CSV, in its order."""
+    if '://' in place:
+        raise common.InputError(
+            f'{place}: a CSV has to be on this machine; its images need not be '
+            '(--image_root)'
+        )
     dataset = datasets.read(place, has_header, image_root)
+    if '://' not in image_root:
+        datasets.check_inside(place, dataset.fids, image_root, allows_outside)
     return [Part('files', image_root, dataset.fids.tolist(), dataset.pids.tolist())]
 
 
 def list_folder(place):
     """Return the Part of the images below a directory, in the order of their names.
 
-    What is hidden is left alone.
+    What is hidden is left alone, and so are folders that are links.
     """
     from pyarrow import fs
 
     filesystem, path = open_file_system(place)
-    selector = fs.FileSelector(path, recursive=True)
-    names = [
-        posixpath.relpath(info.path, path)
-        for info in filesystem.get_file_info(selector)
-        if info.is_file
-    ]
+    if filesystem.type_name == 'local':
+        names = [
+            os.path.relpath(os.path.join(directory, name), path)
+            for directory, _, found in os.walk(path)
+            for name in found
+        ]
+    else:
+        selector = fs.FileSelector(path, recursive=True)
+        names = [
+            posixpath.relpath(info.path, path)
+            for info in filesystem.get_file_info(selector)
+            if info.is_file
+        ]
     found = sorted(
         name
         for name in names
@@ -182,6 +243,8 @@ def list_parquet(place, rows_per_part):
             raise common.InputError(f'{place} is no Parquet file ({error})') from error
         choose_columns(metadata.schema.to_arrow_schema().names, place)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+    if not sum(sizes):  # Spark writes such files.
+        return []
     parts, first, count = [], 0, 0
     for i, size in enumerate(sizes):
         if count and count + size > rows_per_part:
@@ -218,13 +281,8 @@ def read(part):
         InputError: what has them is damaged.
     """
     readers = {'files': read_files, 'parquet': read_parquet, 'tar': read_tar}
-    pyarrow = import_pyarrow()
-    try:
+    with reaching(part.where):
         yield from readers[part.kind](part)
-    except (tarfile.TarError, pyarrow.ArrowException, OSError, EOFError) as error:
-        raise common.InputError(
-            f'{part.where} is damaged, or cannot be read ({error}); copy it again'
-        ) from error
 
 
 def read_files(part):
@@ -264,11 +322,22 @@ def read_parquet(part):
                 name = row.get('fid') or row.get(place) or f'{part.where}#{number}'
                 pid = row.get('pid')
                 reader = content_reader(row.get(content))
-                if content is None:
+                if content is None and row[place] is not None:
+                    check_inside(part, row[place])
                     inside = posixpath.join(posixpath.dirname(path), row[place])
                     reader = file_reader(filesystem, inside)
                 yield Item(str(name), None if pid is None else str(pid), reader)
                 number += 1
+
+
+def check_inside(part, path):
+    """Raise InputError if a path in a Parquet file leaves the file's directory."""
+    is_outside = posixpath.isabs(path) or '..' in path.split('/')
+    if is_outside and not part.allows_outside:
+        raise common.InputError(
+            f'{part.where} names {path}, outside its own directory; add '
+            '--allow_outside_image_root if that is meant'
+        )
 
 
 def content_reader(content):
@@ -291,19 +360,29 @@ def read_tar(part):
         filesystem.open_input_stream(path) as source,
         tarfile.open(fileobj=source, mode='r|') as archive,
     ):
-        image, stem, pid = None, None, None
+        image, stem, pids = None, None, {}
         for member in archive:
             if not member.isfile():
                 continue
             name, suffix = posixpath.splitext(member.name)
             if name != stem:
                 if image is not None:
-                    yield Item(image[0], pid, image[1])
-                image, stem, pid = None, name, None
+                    yield Item(image[0], choose_pid(pids), image[1])
+                image, stem, pids = None, name, {}
             content = archive.extractfile(member).read()
             if images.is_image_name(posixpath.basename(member.name)):
+                if image is not None:
+                    raise common.InputError(
+                        f'{part.where} has two images of one name, {image[0]} and '
+                        f'{member.name}; rename one'
+                    )
                 image = member.name, content_reader(content)
             elif suffix in PID_SUFFIXES:
-                pid = content.decode(errors='replace').strip()
+                pids[suffix] = content.decode(errors='replace').strip()
         if image is not None:
-            yield Item(image[0], pid, image[1])
+            yield Item(image[0], choose_pid(pids), image[1])
+
+
+def choose_pid(pids):
+    """Return the PID of {suffix: text}, by the order of PID_SUFFIXES, or None."""
+    return next((pids[suffix] for suffix in PID_SUFFIXES if suffix in pids), None)

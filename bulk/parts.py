@@ -5,7 +5,7 @@ with those that are missing.
 """
 
 import json
-import os
+import uuid
 import zlib
 
 import numpy as np
@@ -60,7 +60,12 @@ def begin(directory, described):
     else:
         from pyarrow import fs
 
-        if filesystem.get_file_info(fs.FileSelector(root)):
+        others = [
+            info.path
+            for info in filesystem.get_file_info(fs.FileSelector(root))
+            if not info.path.endswith('.partial')  # Of a job that was killed.
+        ]
+        if others:
             raise common.InputError(
                 f'{directory} is not empty, and no job of bulk_embed.py; choose a new '
                 '--output'
@@ -86,7 +91,7 @@ def write(filesystem, filename, fill):
         with common.complete_file(filename) as temporary, open(temporary, 'wb') as file:
             fill(file)
         return
-    temporary = f'{filename}.{os.getpid()}.partial'
+    temporary = f'{filename}.{uuid.uuid4().hex}.partial'
     with filesystem.open_output_stream(temporary) as file:
         fill(file)
     filesystem.move(temporary, filename)

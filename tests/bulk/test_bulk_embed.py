@@ -174,6 +174,16 @@ def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys)
     assert 'all 80 parts are finished' in capsys.readouterr().err
 
 
+def test_error_of_an_actor_is_one_line(run, cluster, tmp_path):
+    (tmp_path / 'x.tar').write_bytes(np.random.default_rng(0).bytes(5000))
+    flags = ['--experiment_root', str(run / 'root'), '--input', str(tmp_path / 'x.tar')]
+    with pytest.raises(common.InputError) as error:
+        bulk_embed.main([*flags, '--output', str(tmp_path / 'parts'), '--quiet'])
+    told = str(error.value)
+    assert told.startswith(f'{tmp_path}/x.tar is damaged, or cannot be read')
+    assert '\n' not in told
+
+
 # --- without Ray ------------------------------------------------------------------
 
 
@@ -223,9 +233,7 @@ def test_parts_slice_like_an_array(tmp_path):
 
 
 def test_what_ray_wraps_is_unwrapped():
-    error = RuntimeError('Ray says\nso')
-    error.__cause__ = ValueError('x')
-    error.__cause__.__cause__ = common.InputError('a.tar is damaged; copy it')
-    assert str(bulk_embed.find_cause(error)) == 'a.tar is damaged; copy it'
+    text = 'Ray says\n  File "x.py"\ncommon.InputError: a.tar is damaged\n\nTo change'
+    assert str(bulk_embed.find_cause(RuntimeError(text))) == 'a.tar is damaged'
     told = str(bulk_embed.find_cause(RuntimeError('Ray says\n\nthis')))
     assert told.startswith('Ray failed: this; the same command goes on')

@@ -1,6 +1,7 @@
 """What bulk_embed.py reads: every kind of input gives the same images, in order."""
 
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -106,6 +107,7 @@ def test_tar_of_webdataset_has_images_and_pids(directory, tmp_path):
             put(archive, f'{stem}.json', b'{}')
             put(archive, name, (directory / name).read_bytes())
             put(archive, f'{stem}.cls', f'{name[0]}\n'.encode())
+            put(archive, f'{stem}.txt', b'a caption')
         put(archive, 'readme.md', b'no image')
     parts = list_parts('webdataset', tmp_path / 'x.tar')
     assert read_all(parts) == expect(directory)
@@ -121,7 +123,7 @@ def put(archive, name, content):
 def test_damaged_input_is_named(tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / 'x.tar').write_bytes(rng.bytes(5000))
-    with pytest.raises(common.InputError, match=r'x.tar is damaged, or cannot be read'):
+    with pytest.raises(common.InputError, match=r'x.tar is damaged, or cannot be'):
         read_all(list_parts('webdataset', tmp_path / 'x.tar'))
     (tmp_path / 'x.parquet').write_bytes(rng.bytes(5000))
     with pytest.raises(common.InputError, match=r'x.parquet is no Parquet file \('):
@@ -155,3 +157,52 @@ def test_missing_image_is_an_error_of_its_own(directory):
     (item,) = inputs.read(inputs.Part('files', str(directory), ['none.png'], ['1']))
     with pytest.raises(OSError, match='the file does not exist'):
         item.read()
+
+
+def test_paths_stay_in_the_directory_of_the_parquet_file(directory, tmp_path):
+    outside = str(directory / NAMES[0])
+    for path in (outside, '../x.png'):
+        filename = tmp_path / 'x.parquet'
+        pyarrow.parquet.write_table(pyarrow.table({'path': [path]}), filename)
+        with pytest.raises(common.InputError, match=f'names {path}, outside its own'):
+            read_all(list_parts('parquet', filename))
+    table = pyarrow.table({'path': [outside, None]})
+    pyarrow.parquet.write_table(table, filename)
+    (part,) = inputs.list_parts('parquet', [str(filename)], None, False, 5, True)
+    first, second = inputs.read(part)
+    assert first.read() == (directory / NAMES[0]).read_bytes()
+    with pytest.raises(FileNotFoundError, match='the row has no content'):
+        second.read()
+
+
+def test_names_of_no_text_and_links_are_not_followed(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'x.png').touch()
+    (tmp_path / 'a' / 'loop').symlink_to(tmp_path)
+    (part,) = list_parts('folder', tmp_path)
+    assert part.fids == ['a/x.png']
+    (tmp_path / 'a' / os.fsdecode(b'\xff.png')).touch()
+    with pytest.raises(common.InputError, match='1 names of images are not UTF-8'):
+        list_parts('folder', tmp_path)
+
+
+def test_empty_parquet_file_has_no_parts(tmp_path):
+    table = pyarrow.table({'path': pyarrow.array([], pyarrow.string())})
+    pyarrow.parquet.write_table(table, tmp_path / 'x.parquet')
+    assert list_parts('parquet', tmp_path / 'x.parquet') == []
+
+
+def test_two_images_of_one_name_are_refused(tmp_path):
+    with tarfile.open(tmp_path / 'x.tar', 'w') as archive:
+        put(archive, 'a.png', b'1')
+        put(archive, 'a.jpg', b'2')
+    with pytest.raises(common.InputError, match='two images of one name, a.png an'):
+        read_all(list_parts('webdataset', tmp_path / 'x.tar'))
+
+
+def test_what_is_a_file_is_no_folder(tmp_path):
+    (tmp_path / 'x.tar.gz').touch()
+    with pytest.raises(common.InputError, match=r'x.tar.gz is a file; expected a'):
+        list_parts('folder', tmp_path / 'x.tar.gz')
+    with pytest.raises(common.InputError, match='a CSV has to be on this machine'):
+        list_parts('csv', f'file://{tmp_path}/x.tar.gz', str(tmp_path))
