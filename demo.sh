@@ -70,6 +70,6 @@ echo
 echo '== Done. People that the net has never seen, found among 570 images:'
 echo "untrained: $(head -n 1 demo/untrained.txt)"
 echo "trained:   $(head -n 1 demo/trained.txt)"
+echo "the trained network: --experiment_root demo/experiment in the commands of README"
 echo "page of ranked results, the worst first: $here/demo/ranking.html"
 echo "picture of some, from the worst to the best: $here/demo/ranking.png"
-echo "the trained network: --experiment_root demo/experiment in the commands of README"
