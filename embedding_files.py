@@ -152,7 +152,7 @@ class Opened(typing.NamedTuple):
     embs: Any
     fids: Names | None
     skipped: np.ndarray = np.empty(0, np.int64)
-    pids: Names | None = None
+    pids: Names | Sequence[str | None] | None = None
     attributes: dict[str, str] = {}  # noqa: RUF012 (of a tuple, never changed)
 
 
@@ -323,7 +323,10 @@ def open_embeddings(filename: str) -> Opened:
         ValueError: it is of another kind, incomplete, or lacks usable embeddings.
     """
     if os.path.isdir(filename):
-        return Opened(*parquet_parts.open_parts(filename))
+        found = parquet_parts.open_parts(filename)
+        return Opened(
+            found.embs, found.fids, found.skipped, found.pids, found.attributes
+        )
     with open(filename, 'rb'):
         pass  # Python names what is wrong with a path better than HDF5 does.
     if filename.endswith(('.npy', '.npz')):

@@ -119,10 +119,12 @@ def open_parts(directory: str) -> Opened:
             'another network, and let the same bulk_embed.py go on'
         )
     fids = [fid for part in parts for fid in part.fids]
-    pids = None
+    pids: list[str | None] | None = None
     if any(part.pids is not None for part in parts):
         # Who is on an image, nobody may tell of some.
-        pids = [pid for part in parts for pid in part.pids or [None] * len(part.fids)]
+        pids = []
+        for part in parts:
+            pids += part.pids or [None] * len(part.fids)
     dims = {part.dim for part in parts}
     if len(dims) > 1:
         raise common.InputError(
