@@ -17,7 +17,7 @@ import tokenize
 import types
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -184,6 +184,25 @@ class Table(NamedTuple):
     fids: list[str]
     pids: list[str] | None
     attributes: dict[str, str]
+
+
+def slice_parts(
+    ends: np.ndarray, place: slice, read: Callable[[int], Any]
+) -> Iterator[np.ndarray]:
+    """Yield the rows that a slice asks for of arrays that follow one another.
+
+    Args:
+        ends: int64 [P], the row after each array, counted over all.
+        place: a slice of all rows, without a step.
+        read: function of the number of an array that returns it.
+    """
+    first, last, step = place.indices(int(ends[-1]))
+    assert step == 1
+    start = 0
+    for number, end in enumerate(ends.tolist()):
+        if first < end and start < last:
+            yield read(number)[max(first - start, 0) : min(last, end) - start]
+        start = end
 
 
 def read_table(filename: str) -> Table:

@@ -21,7 +21,6 @@ import json
 import logging
 import os
 
-import aggregators
 import common
 import datasets
 import embedder
@@ -59,7 +58,7 @@ def build_parser():
         help='Directory of the parts, a path or an address. An unfinished job goes on.',
     )
     add_data_flags(parser)
-    add_view_flags(parser)
+    embedder.add_view_flags(parser)
     add_cluster_flags(parser)
     common.add_quiet(parser)
     return parser
@@ -97,20 +96,6 @@ def add_data_flags(parser):
         help='Images of a part: what is lost at most if a machine is. Rounded up to '
         'whole batches. A tar is a part, whatever it holds, and a row group of Parquet '
         'is not divided.',
-    )
-
-
-def add_view_flags(parser):
-    """Add the flags of test-time augmentation to a parser."""
-    view = parser.add_argument_group('test-time augmentation, see embed.py')
-    view.add_argument('--flip_augment', action='store_true', help='Mirror images, too.')
-    view.add_argument(
-        '--crop_augment', choices=images.CROP_CHOICES, help='Crops of each image.'
-    )
-    view.add_argument(
-        '--aggregator',
-        choices=tuple(aggregators.AGGREGATOR_CHOICES),
-        help='How the variants of an image become one embedding.',
     )
 
 

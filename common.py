@@ -11,6 +11,7 @@ import difflib
 import errno
 import fcntl
 import functools
+import hashlib
 import importlib
 import importlib.util
 import itertools
@@ -1095,6 +1096,12 @@ def write_figure(
     """Write a matplotlib figure as PNG, atomically."""
     with complete_file(filename) as temporary:
         figure.savefig(temporary, format='png', dpi=dots_per_inch)
+
+
+def hash_file(filename: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file's content."""
+    with open(filename, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def write_json(filename: str, content: object, makes_directory: bool = True) -> None:

@@ -33,7 +33,7 @@ def build_parser():
     """Return the parser of embed.py's flags."""
     parser = common.new_parser(__doc__)
     add_input_flags(parser)
-    add_augmentation_flags(parser)
+    embedder.add_view_flags(parser)
     add_output_flags(parser)
     return parser
 
@@ -83,29 +83,6 @@ def add_input_flags(parser):
         help='Number format of activations and products; the embeddings are float32 '
         "in any case. Default: the training run's. The half formats are faster where "
         'the processor has them (GPU; AVX-512 for bfloat16), slower elsewhere.',
-    )
-
-
-def add_augmentation_flags(parser):
-    """Add the flags of test-time augmentation to a parser."""
-    augmentation = parser.add_argument_group('test-time augmentation')
-    augmentation.add_argument(
-        '--flip_augment',
-        action='store_true',
-        help='Embed every image and its mirror image.',
-    )
-    augmentation.add_argument(
-        '--crop_augment',
-        choices=images.CROP_CHOICES,
-        help='Resize images to the pre-crop size of the training and embed their '
-        'centre; the whole (the net averages over it); or centre and four corners. '
-        'Without it images are resized to the net input.',
-    )
-    augmentation.add_argument(
-        '--aggregator',
-        choices=tuple(aggregators.AGGREGATOR_CHOICES),
-        help='How the variants of an image become one embedding: their mean, or '
-        'their mean scaled to length 1. Required where an image has several variants.',
     )
 
 

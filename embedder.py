@@ -71,6 +71,29 @@ def add_checkpoint(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of test-time augmentation to a parser."""
+    augmentation = parser.add_argument_group('test-time augmentation')
+    augmentation.add_argument(
+        '--flip_augment',
+        action='store_true',
+        help='Embed every image and its mirror image.',
+    )
+    augmentation.add_argument(
+        '--crop_augment',
+        choices=images.CROP_CHOICES,
+        help='Resize images to the pre-crop size of the training and embed their '
+        'centre; the whole (the net averages over it); or centre and four corners. '
+        'Without it images are resized to the net input.',
+    )
+    augmentation.add_argument(
+        '--aggregator',
+        choices=tuple(aggregators.AGGREGATOR_CHOICES),
+        help='How the variants of an image become one embedding: their mean, or '
+        'their mean scaled to length 1. Required where an image has several variants.',
+    )
+
+
 class TrainedNet(typing.NamedTuple):
     """What embedding has to know of a training run, named as its flags.
 

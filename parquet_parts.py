@@ -63,15 +63,8 @@ class Parts:
         return np.asarray(self[:], dtype)
 
     def __getitem__(self, place: slice) -> np.ndarray:
-        first, last, step = place.indices(len(self))
-        assert step == 1
-        found = [np.empty((0, self.shape[1]), np.float32)]
-        for number, end in enumerate(self.ends.tolist()):
-            start = end - self._length(number)
-            if first < end and start < last:
-                part = self._read(number)
-                found.append(part[max(first - start, 0) : min(last, end) - start])
-        return np.concatenate(found)
+        found = array_files.slice_parts(self.ends, place, self._read)
+        return np.concatenate([np.empty((0, self.shape[1]), np.float32), *found])
 
     def _length(self, number: int) -> int:
         return int(self.ends[number] - (self.ends[number - 1] if number else 0))

@@ -21,6 +21,7 @@ The ranking is exact unless --index is given. docs/search.md has examples.
 
 import argparse
 import json
+import os
 import sys
 
 import numpy as np
@@ -29,6 +30,7 @@ import common
 import datasets
 import embedder
 import embedding_files
+import images as pictures
 import run_args
 from evaluation import pooling, ranking
 from searching import answers, gallery, nearest, queries, search, verdicts
@@ -299,7 +301,7 @@ def load_network(model, experiment_root, checkpoint, view):
 def load_gallery(filenames, csv_files, has_header):
     """Return the gallery.Gallery that flags ask for, whole."""
     for name in filenames:
-        if name.lower().endswith(('.jpg', '.jpeg', '.png', '.bmp')):
+        if pictures.is_image_name(os.path.basename(name)):
             raise common.InputError(
                 f'--gallery {name} is an image; put images before --gallery, or behind '
                 'another flag'

@@ -71,7 +71,7 @@ def open_gallery(directory):
     names = np.array([str(i) for i in range(len(embs))], object)
     columns = names, names, np.full(len(embs), None)
     told = gallery.embedding_files.Origin()
-    return gallery.Gallery(embs, *columns, told, 'made up', ['gallery.npy'])
+    return gallery.Gallery(embs, *columns, told, ['gallery.npy'])
 
 
 def measure(contender, directory, repeats):

@@ -73,8 +73,7 @@ def hash_files(target):
     """Return the SHA-256 of a file, or of the names and contents of a directory's."""
     path = pathlib.Path(target)
     if not path.is_dir():
-        with open(path, 'rb') as file:
-            return hashlib.file_digest(file, 'sha256').hexdigest()
+        return common.hash_file(path)
     whole = hashlib.sha256()
     for file in sorted(file for file in path.rglob('*') if file.is_file()):
         name = file.relative_to(path).as_posix()

@@ -1,6 +1,7 @@
 """The images that are searched: files of embed.py, joined, some of them left out."""
 
 import hashlib
+import itertools
 import typing
 
 import numpy as np
@@ -26,7 +27,6 @@ class Gallery(typing.NamedTuple):
         fids: object array [G] of str.
         roots: object array [G] of str, or of None: directory that the FID is in.
         origin: embedding_files.Origin.
-        fingerprint: differs where an embedding, a PID or an FID does.
         filenames: of the files, for messages.
     """
 
@@ -35,7 +35,6 @@ class Gallery(typing.NamedTuple):
     fids: np.ndarray
     roots: np.ndarray
     origin: embedding_files.Origin
-    fingerprint: str
     filenames: list
 
     def without(self, pids):
@@ -88,14 +87,8 @@ class Joined:
         return self.shape[0]
 
     def __getitem__(self, place):
-        first, last, step = place.indices(len(self))
-        assert step == 1
-        found = [np.empty((0, self.shape[1]), self.dtype)]
-        for part, end in zip(self.parts, self.ends.tolist(), strict=True):
-            start = end - len(part)
-            if first < end and start < last:
-                found.append(part[max(first - start, 0) : min(last, end) - start])
-        return np.concatenate(found)
+        found = array_files.slice_parts(self.ends, place, self.parts.__getitem__)
+        return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *found])
 
 
 def load(filenames, csv_files=None, has_header=False):
@@ -124,12 +117,11 @@ def load(filenames, csv_files=None, has_header=False):
     ]
     check_alike(filenames, opened)
     if not any(len(one.fids) for one in opened):
-        raise common.InputError(f'{" and ".join(filenames)} : nothing to search in')
+        raise common.InputError(f'{" and ".join(filenames)}: nothing to search in')
     embs = Joined([one.embs for one in opened])
     free = common.free_memory()
     if free is None or len(embs) * embs.shape[1] * embs.dtype.itemsize < free / 2:
         embs = embs[:]
-    joined = hashlib.sha256('\n'.join(one.fingerprint for one in opened).encode())
     return Gallery(
         embs,
         *(
@@ -143,7 +135,6 @@ def load(filenames, csv_files=None, has_header=False):
                 for values in zip(*(one.origin for one in opened), strict=True)
             )
         ),
-        joined.hexdigest(),
         list(filenames),
     )
 
@@ -176,7 +167,6 @@ def open_one(filename, csv_file, has_header):
     gallery = Gallery(
         *(opened.embs, pids, fids, roots),
         embedding_files.read_origin(opened.attributes, filename),
-        fingerprint(opened.embs, pids, fids),
         [filename],
     )
     if not len(opened.skipped):
@@ -184,24 +174,14 @@ def open_one(filename, csv_file, has_header):
     return gallery.select(np.delete(np.arange(len(fids)), opened.skipped))
 
 
-def fingerprint(embs, pids, fids):
-    """Return a text that differs where embeddings, PIDs or FIDs do.
-
-    Args:
-        embs: [N, D], what slices like an array, read in blocks unless its file has
-            their sum.
-        pids, fids: object arrays [N].
-    """
-    checksum = None
-    if not isinstance(embs, np.ndarray):
-        checksum = embedding_files.read_checksum(embs)
-    if checksum is None:
-        checksum = 0
-        for first in range(0, len(embs), ROWS_AT_ONCE):
-            block = np.asarray(embs[first : first + ROWS_AT_ONCE])
-            checksum = embedding_files.update_checksum(checksum, block[None])
+def fingerprint(images):
+    """Return a text that differs where an embedding, PID or FID of a Gallery does."""
+    embs, checksum = images.embs, 0
+    for first in range(0, len(embs), ROWS_AT_ONCE):
+        block = np.asarray(embs[first : first + ROWS_AT_ONCE])
+        checksum = embedding_files.update_checksum(checksum, block[None])
     names = hashlib.sha256()
-    for texts in (fids, pids):
+    for texts in (images.fids, images.pids):
         joined = '\n'.join('' if text is None else text for text in texts)
         names.update(joined.encode('utf-8', 'surrogateescape'))
     return f'{list(embs.shape)} {checksum:08x} {names.hexdigest()}'
@@ -214,18 +194,13 @@ def check_alike(filenames, opened):
         filenames: list of str.
         opened: list of their Galleries.
     """
-    for filename, one in zip(filenames, opened, strict=True):
-        first = opened[0]
-        if one.embs.shape[1] != first.embs.shape[1]:
+    pairs = itertools.combinations(zip(filenames, opened, strict=True), 2)
+    for (filename, one), (other_name, other) in pairs:
+        if one.embs.shape[1] != other.embs.shape[1]:
             raise common.InputError(
-                f'{filename} has {one.embs.shape[1]} dimensions but {filenames[0]} has '
-                f'{first.embs.shape[1]}; search files of one network'
+                f'{other_name} has {other.embs.shape[1]} dimensions but {filename} has '
+                f'{one.embs.shape[1]}; search files of one network'
             )
-    for filename, one, other_name, other in (
-        (filename, one, *pair)
-        for filename, one in zip(filenames, opened, strict=True)
-        for pair in zip(filenames, opened, strict=True)
-    ):
         if one.origin.has_other_weights(other.origin.weights):
             raise common.InputError(
                 f'{other_name} was embedded by {other.origin.checkpoint} but '

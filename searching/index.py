@@ -9,7 +9,6 @@ and their order are those of the exact ranking.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
@@ -23,7 +22,7 @@ import numpy as np
 
 import common
 from evaluation import ranking
-from searching import _faiss, nearest
+from searching import _faiss, gallery, nearest
 
 tqdm = common.lazy_import('tqdm')
 
@@ -139,8 +138,8 @@ def build(kind, filename, images, metric, min_recall):
         with open(temporary, 'wb') as file:
             _faiss.write(made, file)
         told = Described(
-            *(kind, metric, len(images.embs), images.fingerprint),
-            *(hash_file(temporary), recall_1, recall_10),
+            *(kind, metric, len(images.embs), gallery.fingerprint(images)),
+            *(common.hash_file(temporary), recall_1, recall_10),
             *(os.path.getsize(temporary), build_secs, rate),
         )
         # What tells of an older file must not stand beside the new one at any time.
@@ -218,12 +217,6 @@ def rank_candidates(query, rows, images, metric, count):
     return nearest.Nearest(rows[chosen], dists[chosen])
 
 
-def hash_file(filename):
-    """Return the SHA-256 of a file."""
-    with open(filename, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 class Index:
     """An index of a gallery, searched by a process of its own; a context manager.
 
@@ -245,7 +238,7 @@ class Index:
         self.scale = find_scale(metric)
         self.is_left_out = np.isin(images.pids.astype(str), without)
         told = read_described(filename)
-        if told.gallery != images.fingerprint:
+        if told.gallery != gallery.fingerprint(images):
             raise common.InputError(
                 f'{filename} was made of other files than --gallery, or of the same in '
                 'another order; make it again with --build_index'
@@ -255,7 +248,7 @@ class Index:
                 f'{filename} proposes by {told.metric} distance, not by {metric}; make '
                 'it again with --metric'
             )
-        if hash_file(filename) != told.sha256:
+        if common.hash_file(filename) != told.sha256:
             raise common.InputError(
                 f'{filename} is damaged: its SHA-256 is not that in {filename}.json; '
                 'copy both again, or make it again'

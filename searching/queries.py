@@ -16,6 +16,7 @@ import deployment
 import embedder
 import embedding_files
 from deployment import _sidecar
+from visuals import thumbnails
 
 # Imported at first use: an exported file is searched with without TensorFlow.
 checkpoints = common.lazy_import('checkpoints')
@@ -133,15 +134,8 @@ def read(image, number, sidecar):
 
 def decode(content):
     """Return the content of an image file as uint8 RGB [H, W, 3], or None."""
-    if not content:
-        return None
-    # EXIF's rotation is ignored, as everywhere here.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-    except cv2.error:  # Such as too many pixels.
-        return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    # EXIF's rotation is ignored, as everywhere that embeds.
+    return thumbnails.decode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 def resize(image, height, width):

@@ -24,14 +24,26 @@ def read_image(image_root, fid):
     if not os.path.isfile(filename):
         raise common.MissingFileError(f'{filename} is missing; check --image_root')
     # Through a buffer: imread would add OpenCV's own complaint on stderr.
-    content = np.fromfile(filename, np.uint8)
-    try:
-        image = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except cv2.error:  # Such as too many pixels.
-        image = None
+    image = decode(np.fromfile(filename, np.uint8))
     if image is None:
         raise common.InputError(f'{filename} is not an image that OpenCV can decode')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
+
+
+def decode(content, flags=cv2.IMREAD_COLOR):
+    """Return what an image file holds as uint8 RGB [H, W, 3], or None: it is no image.
+
+    Args:
+        content: bytes, or uint8 [n].
+        flags: of cv2.imdecode.
+    """
+    if not len(content):
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:  # Such as too many pixels.
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def shrink(image, max_size):

@@ -152,7 +152,7 @@ def test_directory_is_scored_and_searched(run, embedded, expected, tmp_path):
     assert scores[0]['aps'] == scores[1]['aps']
     images = gallery.load([str(embedded)])
     assert len(images.fids) == 3 * NUM_PIDS - 2
-    assert images.fingerprint
+    assert gallery.fingerprint(images)
 
 
 def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys):

@@ -334,9 +334,7 @@ def read_thresholds(directory, number):
 @functools.cache
 def make_gallery():
     columns = (datasets.to_object_array(texts) for texts in (PIDS, FIDS, FIDS))
-    return gallery.Gallery(
-        POINTS, *columns, embedding_files.Origin(), 'print', ['x.h5']
-    )
+    return gallery.Gallery(POINTS, *columns, embedding_files.Origin(), ['x.h5'])
 
 
 def make_index(name):

@@ -264,7 +264,7 @@ def check_file(path):
         )
     elif path.name.endswith('.faiss.json'):
         target = str(path.with_suffix(''))
-        assert index.read_described(target).sha256 == index.hash_file(target)
+        assert index.read_described(target).sha256 == common.hash_file(target)
     elif path.suffix == '.json':
         json.loads(path.read_text(encoding='utf-8'))
     elif path.suffix == '.index':

@@ -22,11 +22,8 @@ def draw_gallery(seed=0):
     embs = embs.astype(np.float32)
     pids = np.array([f'p{i // 10}' for i in range(NUM_ROWS)], object)
     fids = np.array([f'{i}.png' for i in range(NUM_ROWS)], object)
-    print_ = gallery.fingerprint(embs, pids, fids)
     roots = np.full(NUM_ROWS, None)
-    return gallery.Gallery(
-        embs, pids, fids, roots, embedding_files.Origin(), print_, ['g.h5']
-    )
+    return gallery.Gallery(embs, pids, fids, roots, embedding_files.Origin(), ['g.h5'])
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +174,7 @@ def test_file_that_faiss_cannot_read_is_told(images, tmp_path):
     pathlib.Path(filename).write_text('no index')
     beside = pathlib.Path(f'{filename}.json')
     told = json.loads(beside.read_text())
-    told['sha256'] = index.hash_file(filename)
+    told['sha256'] = common.hash_file(filename)
     beside.write_text(json.dumps(told))
     with pytest.raises(common.InputError, match=r'FAISS fails with .*x.index \(exit 1'):
         find(filename, images, images.embs[:1], 1)

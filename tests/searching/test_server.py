@@ -48,7 +48,7 @@ def address(root):
         np.array(['1', '2', NASTY_PID, None], object),
         np.array(['a.png', 'b.png', NASTY_FID, 'gone.png'], object),
         np.array([str(root)] * 4, object),
-        *(embedding_files.Origin(), 'f', ['g.h5']),
+        *(embedding_files.Origin(), ['g.h5']),
     )
     found = search.Search(images, [], 'euclidean', None, None, 3)
     limit = verdicts.Limit(30.0, 'as given', 0.01, 0.9)
@@ -164,7 +164,7 @@ def test_server_listens_on_the_loopback_address_alone(address):
     images = gallery.Gallery(
         np.zeros((1, 1), 'f'),
         *(np.array(['x'], object) for _ in range(3)),
-        *(embedding_files.Origin(), 'f', ['g.h5']),
+        *(embedding_files.Origin(), ['g.h5']),
     )
     found = search.Search(images, [], 'euclidean', None, None, 3)
     with taken:
@@ -189,7 +189,7 @@ def test_dropped_image_is_ranked_on_the_page(root, tmp_path, monkeypatch):
         np.array(['1', '2', NASTY_PID], object),
         np.array(['a.png', 'b.png', NASTY_FID], object),
         np.array([str(root)] * 3, object),
-        *(embedding_files.Origin(), 'f', ['g.h5']),
+        *(embedding_files.Origin(), ['g.h5']),
     )
     found = search.Search(images, [], 'euclidean', None, None, 3)
     limit = verdicts.Limit(30.0, 'as given', None, None)
