@@ -140,16 +140,16 @@ def test_dimensions_must_agree(tmp_path):
 def test_fingerprint_differs_where_anything_does(tmp_path):
     prints = [gallery.fingerprint(gallery.load([write(tmp_path / 'a.h5', 0, 4)]))]
     # The format changes nothing.
-    assert (
-        gallery.fingerprint(gallery.load([write(tmp_path / 'a.npz', 0, 4)]))
-        == prints[0]
-    )
+    other = gallery.load([write(tmp_path / 'a.npz', 0, 4)])
+    assert gallery.fingerprint(other) == prints[0]
     prints.append(gallery.fingerprint(gallery.load([write(tmp_path / 'b.h5', 1, 4)])))
     pair = [str(tmp_path / 'a.h5'), str(tmp_path / 'b.h5')]
     prints += [gallery.fingerprint(gallery.load(names)) for names in (pair, pair[::-1])]
     (tmp_path / 'a.csv').write_text(''.join(f'q,{i}.png\n' for i in range(4)))
     csv_files = [str(tmp_path / 'a.csv')]
     prints.append(gallery.fingerprint(gallery.load(pair[:1], csv_files)))
+    other = other._replace(embs=other.embs + np.float32([0, 0, 1]))  # The names stay.
+    prints.append(gallery.fingerprint(other))
     assert len(set(prints)) == len(prints)
 
 
