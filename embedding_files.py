@@ -7,8 +7,6 @@ embed.py writes (.csv, .parquet).
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import importlib.metadata
 import itertools
 import json
@@ -32,9 +30,6 @@ h5py = common.lazy_import('h5py')
 # What a file holds beside the embeddings, generously: FID and PID of an image, and the
 # rest.
 NAME_BYTES, OTHER_BYTES = 500, 10**5
-
-# Of fallocate(2): the file does not become longer.
-KEEP_SIZE = 1
 
 # Embeddings checked at once: 64 MB, if they are float32.
 NUMBERS_CHECKED = 2**24
@@ -664,11 +659,8 @@ def write(
     num_bytes = 4 * num_floats + len(fids) * NAME_BYTES + OTHER_BYTES
     with (
         common.complete_file(filename) as temporary,
-        # It is locked already; on NFS, where all locks are of one kind, HDF5's would
-        # wait for ours.
-        h5py.File(check_room(temporary, num_bytes), 'w', locking=False) as file,
+        create(temporary, num_bytes) as file,
     ):
-        hold_room(file, num_bytes)
         file.attrs.update(attributes)
         file.create_dataset('augmentation_types', data=np.array(variants, 'S'))
         for name, shape in shapes.items():
@@ -763,44 +755,35 @@ def shorten(file: Any, name: str, num_rows: int) -> None:
     file.move(f'{name}_short', name)
 
 
-def check_room(filename: str, num_bytes: int) -> str:
-    """Return the name of a new file if the disk has room for that many bytes.
+def create(filename: str, num_bytes: int) -> Any:
+    """Return a new HDF5 file, open, for which the disk holds that many bytes.
 
-    HDF5 itself does not survive a full disk: it ends in several tracebacks and a
-    segmentation fault. It begins with an empty file, so the room is free again.
+    HDF5 does not survive a full disk: it ends in several tracebacks and sometimes in a
+    segmentation fault. So it gets a file, begun in memory, that has its room already,
+    whatever others write meanwhile. What is not needed is given back when it is closed.
+
+    Args:
+        filename: of the file, which is replaced.
+        num_bytes: that it will have, at most.
 
     Raises:
         OSError: there is no room; names the file.
     """
+    with h5py.File(filename, 'w', driver='core', backing_store=False) as nothing:
+        nothing.flush()
+        beginning = nothing.id.get_file_image()
     with open(filename, 'wb') as file:
         try:
             # Not everywhere, but on Linux.
             if hasattr(os, 'posix_fallocate'):
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
+            file.write(beginning)
+            file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, filename) from error
-        file.truncate(0)
-    return filename
-
-
-def hold_room(file: Any, num_bytes: int) -> None:
-    """Let the disk hold that many bytes for an open HDF5 file, where it can.
-
-    What others write meanwhile has to fit beside it. What is not needed is given back
-    when the file is closed.
-
-    Raises:
-        OSError: there is no room any more; names the file.
-    """
-    file.flush()  # Without room, it can be closed only if nothing is left to write.
-    fallocate = getattr(ctypes.CDLL(None, use_errno=True), 'fallocate', None)
-    if fallocate is None:  # Not Linux.
-        return
-    fallocate.argtypes = ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
-    if fallocate(file.id.get_vfd_handle(), KEEP_SIZE, 0, num_bytes):
-        code = ctypes.get_errno()
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(code, os.strerror(code), file.filename)
+    # It is locked already; on NFS, where all locks are of one kind, HDF5's would wait
+    # for ours.
+    return h5py.File(filename, 'r+', locking=False)
 
 
 def refuse_diverged(

@@ -89,7 +89,7 @@ def test_second_run_in_a_root_is_refused_and_the_first_ends_as_ever(
 def test_two_embeddings_of_one_file_are_both_whole(all_stories, wait_in, reliability):
     story = all_stories['embed.py']
     stories.restart(story)
-    go_on = wait_in('embedding_files:hold_room', 1, 'embed', story.argv)
+    go_on = wait_in('embedding_files:join_variants', 1, 'embed', story.argv)
     second = doomed.run('embed', story.argv)
     assert second.code == 0, second.said
     assert not stories.find_damage(story.root)
