@@ -1,37 +1,24 @@
 """bulk_embed.py on a cluster of this machine: what embed.py writes, and no less."""
 
 import json
-import os
-import pathlib
-import signal
-import subprocess
-import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 
 import bulk_embed
+import bulk_run
 import common
-import embed
 import embedding_files
 import evaluate
-import tiny_run
 from bulk import inputs, parts
 from searching import gallery
-
-BAD = {'5_0.png': b'', '7_2.png': b'no image'}
-NUM_PIDS = 80
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     """Return a directory with a run `root` and `train.csv` of 240 images, two bad."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory, (3,) * NUM_PIDS)
-    tiny_run.start(directory, directory / 'root', '--model_name', 'small_stripes')
-    tiny_run.spoil(directory, BAD)
+    bulk_run.start(directory)
     return directory
 
 
@@ -41,73 +28,24 @@ def cluster():
     with pytest.MonkeyPatch.context() as patch:
         # Other tests may take the memory that Ray would then end its processes for.
         patch.setenv('RAY_memory_monitor_refresh_ms', '0')
-        trial = subprocess.run(
-            [sys.executable, '-c', 'import ray; ray.init(include_dashboard=False)'],
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-        if trial.returncode:
-            pytest.skip(f'Ray cannot start here: {trial.stderr[-500:]}')
+        reason = bulk_run.find_reason()
+        if reason is not None:
+            pytest.skip(reason)
         yield
-
-
-def flags_of(run, output):
-    """Return the flags of a job of 80 parts."""
-    return [
-        *('--experiment_root', str(run / 'root'), '--input', str(run / 'train.csv')),
-        *('--output', str(output), '--batch_size', '3', '--rows_per_part', '2'),
-        *('--flip_augment', '--aggregator', 'mean'),
-    ]
-
-
-def kill_one_actor(output, killed):
-    """Kill a process of Ray's that embeds, once the first part is there."""
-    while not killed.is_set():
-        time.sleep(0.005)
-        if not list(output.glob('part-*.parquet')):
-            continue
-        for process in pathlib.Path('/proc').glob('[0-9]*'):
-            try:
-                command = (process / 'cmdline').read_bytes()
-                parents = (process / 'status').read_text()
-            except OSError:
-                continue
-            if b'MapWorker(MapBatches(PartEmbedder))' in command and parents:
-                os.kill(int(process.name), signal.SIGKILL)
-                killed.set()
-                return
 
 
 @pytest.fixture(scope='module')
 def embedded(run, cluster, tmp_path_factory):
     """Return the directory of the parts of a job that lost an actor."""
     output = tmp_path_factory.mktemp('bulk') / 'parts'
-    killed = threading.Event()
-    killer = threading.Thread(target=kill_one_actor, args=(output, killed))
-    killer.start()
-    try:
-        bulk_embed.main([*flags_of(run, output), '--num_actors', '2', '--quiet'])
-    finally:
-        was_killed = killed.is_set()
-        killed.set()
-        killer.join()
-    assert was_killed
+    assert bulk_run.lose_actors(run, output, [0]) == 1
     return output
 
 
 @pytest.fixture(scope='module')
 def expected(run):
     """Return the embedding_files.Opened of embed.py with the same batches."""
-    filename = run / 'root' / 'expected.h5'
-    embed.main(
-        [
-            *('--experiment_root', str(run / 'root'), '--filename', str(filename)),
-            *('--dataset', str(run / 'train.csv'), '--batch_size', '3', '--quiet'),
-            *('--flip_augment', '--aggregator', 'mean', '--on_bad_image', 'skip'),
-        ]
-    )
-    return embedding_files.open_embeddings(str(filename))
+    return bulk_run.embed_alone(run)
 
 
 def test_embeddings_are_those_of_embed_though_an_actor_was_killed(embedded, expected):
@@ -117,7 +55,7 @@ def test_embeddings_are_those_of_embed_though_an_actor_was_killed(embedded, expe
     assert found.pids == expected.pids
     assert found.skipped.tolist() == expected.skipped.tolist() == [15, 23]
     # Parts of one batch each, rounded up.
-    assert len(list(embedded.glob('part-*.parquet'))) == NUM_PIDS
+    assert len(list(embedded.glob('part-*.parquet'))) == bulk_run.NUM_PIDS
     for name in ('checkpoint', 'weights', 'image_root'):
         assert found.attributes[name] == expected.attributes[name]
 
@@ -151,7 +89,7 @@ def test_directory_is_scored_and_searched(run, embedded, expected, tmp_path):
     assert scores[0]['mAP'] == scores[1]['mAP']
     assert scores[0]['aps'] == scores[1]['aps']
     images = gallery.load([str(embedded)])
-    assert len(images.fids) == 3 * NUM_PIDS - 2
+    assert len(images.fids) == 3 * bulk_run.NUM_PIDS - 2
     assert gallery.fingerprint(images)
 
 
@@ -162,7 +100,7 @@ def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys)
     with pytest.raises(common.InputError, match=r'2 of 80 parts of .* are missing'):
         embedding_files.open_embeddings(str(embedded))
     times = {file: file.stat().st_mtime_ns for file in embedded.iterdir()}
-    bulk_embed.main(flags_of(run, embedded))
+    bulk_embed.main(bulk_run.flags(run, embedded))
     told = capsys.readouterr().err
     assert 'going on after 78 of 80 parts' in told
     assert '6 images in 2 parts' in told
@@ -170,7 +108,7 @@ def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys)
     found = embedding_files.open_embeddings(str(embedded))
     np.testing.assert_array_equal(found.embs[:], expected.embs[:])
     # All are there: nothing is started.
-    bulk_embed.main(flags_of(run, embedded))
+    bulk_embed.main(bulk_run.flags(run, embedded))
     assert 'all 80 parts are finished' in capsys.readouterr().err
 
 

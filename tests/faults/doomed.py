@@ -178,6 +178,8 @@ def start(command, argv, fault=None, log='', said=os.devnull, pause=None, env=()
 def be(command, argv, fault, library, log, said, pause, env):
     """Be a command; see start."""
     assert 'tensorflow' in sys.modules, 'everything.py is not imported in the server'
+    # Of tests in the background of a script, the shell has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     common = importlib.import_module('common')
     module = importlib.import_module(command)
     net = importlib.import_module('nets._mobilenet')
