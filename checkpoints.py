@@ -352,7 +352,8 @@ def write(directory: str, name: str, checkpoint: tf.train.Checkpoint) -> None:
     """Write the files of a checkpoint; none has its name before all are on the disk.
 
     TensorFlow would write the index in place: a power loss, or a kill, would leave
-    half of one. Here, both have their names or the index is missing.
+    half of one. Here, both have their names or the index is missing: each change of
+    names is on the disk before the next.
 
     Args:
         directory, name: of the checkpoint; an older one of that name is replaced.
@@ -366,20 +367,18 @@ def write(directory: str, name: str, checkpoint: tf.train.Checkpoint) -> None:
         files = sorted(os.listdir(partial))  # NAME.data-..., then NAME.index.
         for file in files:
             common.sync(os.path.join(partial, file))
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(directory, f'{name}.index'))
+        common.remove(os.path.join(directory, f'{name}.index'))
         for file in files:
             os.replace(os.path.join(partial, file), os.path.join(directory, file))
-        common.sync(directory)
+            common.sync(directory)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def remove(directory: str, name: str) -> None:
     """Remove the files of a checkpoint, first the one without which it is none."""
-    for file in (f'{name}.index', f'{name}.data-00000-of-00001'):
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(directory, file))
+    common.remove(os.path.join(directory, f'{name}.index'))
+    common.remove(os.path.join(directory, f'{name}.data-00000-of-00001'))
 
 
 def restore(

@@ -1010,10 +1010,21 @@ def check_file_name(filename: str) -> None:
 
 
 def make_directory_of(filename: str) -> str:
-    """Return the directory of a file, made if need be, with those above it."""
+    """Return the directory of a file, made if need be, with those above it.
+
+    What is made would survive a power loss.
+    """
     directory = os.path.dirname(filename)
-    find_existing(directory)
+    existing = find_existing(directory)
+    if existing == directory:
+        return directory
     os.makedirs(directory, exist_ok=True)
+    made = directory
+    while made != existing:
+        made = os.path.dirname(made)
+        # Who may make names there may perhaps not read them.
+        with contextlib.suppress(PermissionError):
+            sync(made)
     return directory
 
 
@@ -1039,6 +1050,15 @@ def replace(filename: str, temporary: str) -> None:
     sync(temporary)
     os.replace(temporary, filename)
     sync(os.path.dirname(filename) or '.')
+
+
+def remove(filename: str) -> None:
+    """Remove a file, if there is one; after a power loss it is not back."""
+    if not os.path.lexists(filename):
+        return
+    with contextlib.suppress(FileNotFoundError):  # Somebody was faster.
+        os.remove(filename)
+        sync(os.path.dirname(filename) or '.')
 
 
 def sync(path: str) -> None:

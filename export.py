@@ -13,7 +13,6 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
-import shutil
 import tempfile
 import time
 import typing
@@ -362,8 +361,7 @@ def export(run, name, module, kind, target, check, ranked):
                 parity = parity._replace(mean_ap=theirs, tensorflow_mean_ap=ours)
         told = _run.describe(run, name, kind, parity, _sidecar.hash_files(partial))
         # What tells of an older file must not stand beside the new one at any time.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f'{target}.json')
+        common.remove(f'{target}.json')
         replace(partial, target)
     common.write_json(f'{target}.json', told)
     return parity
@@ -411,12 +409,8 @@ def replace(partial, target):
     if os.path.isfile(partial):
         common.sync(partial)
     if os.path.isdir(partial) and os.path.isdir(target):
-        old = f'{partial}.old'
-        os.rename(target, old)
-        os.rename(partial, target)
-        shutil.rmtree(old)
-    else:
-        os.replace(partial, target)
+        os.rename(target, f'{partial}.old')  # Removed with what partial lies in.
+    os.replace(partial, target)
     common.sync(os.path.dirname(os.path.realpath(target)))
 
 

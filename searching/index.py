@@ -143,8 +143,7 @@ def build(kind, filename, images, metric, min_recall):
             *(os.path.getsize(temporary), build_secs, rate),
         )
         # What tells of an older file must not stand beside the new one at any time.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f'{filename}.json')
+        common.remove(f'{filename}.json')
     common.write_json(f'{filename}.json', told._asdict())
     return (
         f'{filename}: {kind} of {told.num_rows} images, {told.num_bytes / 1e6:.1f} MB, '

@@ -518,6 +518,28 @@ def test_file_in_a_forbidden_place_is_refused_before_the_work(forbidden):
     )
 
 
+def test_directories_that_are_made_are_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(common, 'sync', synced.append)
+    (tmp_path / 'a').mkdir()
+    filename = str(tmp_path / 'a' / 'b' / 'c' / 'x')
+    assert common.make_directory_of(filename) == f'{tmp_path}/a/b/c'
+    # The names b and c, each in its directory.
+    assert sorted(synced) == [f'{tmp_path}/a', f'{tmp_path}/a/b']
+    synced.clear()
+    common.make_directory_of(filename)
+    assert synced == []
+
+
+def test_directory_is_made_in_one_that_cannot_be_read(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(common, 'sync', refuse)
+    common.make_directory_of(str(tmp_path / 'a' / 'x'))
+    assert (tmp_path / 'a').is_dir()
+
+
 @pytest.mark.parametrize(
     'write', [common.check_file_name, lambda name: common.write_json(name, {})]
 )

@@ -62,7 +62,8 @@ class ExperimentRoot:
     """Context in which a run has its directory for itself.
 
     A run that fails before its first iteration takes away what it wrote. The lock is
-    one of flock: the system releases it when the process ends, however it does.
+    one of flock: the system releases it when the process ends, however it does. Where
+    there are no locks, what is there may be that of a living run: nothing is removed.
 
     Args:
         directory: the experiment root; of a new run it is empty, or not there yet.
@@ -91,7 +92,8 @@ class ExperimentRoot:
             common.make_directory_of(os.path.abspath(f'{self.directory}/{LOCK}'))
             self.lock = self.take_lock()
         try:
-            self.remove_leftovers()
+            if self.lock is not None:
+                self.remove_leftovers()
             if self.is_removable:
                 self.check_is_new()
         except BaseException:
@@ -158,6 +160,12 @@ class ExperimentRoot:
         Since then, another one may have come and gone.
         """
         if has_not_begun(self.directory):
+            if self.lock is None:
+                raise common.InputError(
+                    f'--experiment_root {self.directory} holds the first files of a '
+                    'run, and its file system has no locks: another train.py may be '
+                    'at work there; choose a new directory, or empty this one if not'
+                )
             for name in contents(self.directory):
                 remove(os.path.join(self.directory, name))
         if contents(self.directory):
@@ -175,6 +183,7 @@ class ExperimentRoot:
         if not self.is_writer:
             return
         is_false_start = kind is not None and self.is_removable
+        is_false_start &= self.lock is not None  # Else, whose files would it remove?
         with contextlib.suppress(FileNotFoundError):  # Somebody has removed it all.
             if is_false_start:
                 for name in filter(OF_A_RUN.fullmatch, os.listdir(self.directory)):

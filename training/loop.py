@@ -152,6 +152,39 @@ class Progress:
             )
 
 
+class Supply:
+    """Batches, each read before it is needed: an error is known an iteration ahead.
+
+    With several processes, nobody begins an iteration that another cannot take part in:
+    in the middle of it there would be no whole weights to save.
+
+    Args:
+        feed: iterator over batches.Batch.
+
+    Attributes:
+        failure: why the next batch cannot be read, an exception, or None.
+    """
+
+    def __init__(self, feed):
+        self.feed = feed
+        self.failure = None
+
+    def read(self):
+        """Read the next batch, or note why there is none."""
+        started = time.perf_counter()
+        try:
+            self.batch = next(self.feed)
+        except Exception as error:
+            self.failure = error
+        self.secs = time.perf_counter() - started
+
+    def take(self):
+        """Return the batch that was read, and for how long it was waited, seconds."""
+        if self.failure is not None:
+            raise self.failure
+        return self.batch, self.secs
+
+
 def train(schedule, feed, pid_codes, train_step, validator, journal, state, replicas):
     """Run the iterations; return the number of updates made by then.
 
@@ -175,12 +208,13 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             stop.work = f'the validation, then iteration {schedule.steps.start + 1}'
             validator.validate(schedule.steps.start)
         done = schedule.steps.start  # If there is no iteration left.
+        supply = Supply(feed)
+        if schedule.steps:
+            supply.read()
         for step in schedule.steps:
             stop.work = f'iteration {step + 1}'
-            started = time.perf_counter()
-            batch = next(feed)
+            batch, secs_input = supply.take()
             images, pids = replicas.split(batch.images), pid_codes[batch.rows]
-            secs_input = time.perf_counter() - started
 
             learning_rate = schedule.learning_rate.at(step)
             done = step + 1
@@ -197,7 +231,12 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             )
 
             is_at_end = done == schedule.steps.stop
-            is_stopped = replicas.any(stop.is_made) and not is_at_end
+            if not (is_at_end or stop.is_made):
+                supply.read()
+            is_stopped = replicas.any(stop.is_made or supply.failure is not None)
+            is_stopped &= not is_at_end
+            if is_stopped:
+                replicas.end_together(supply.failure)
             if is_stopped or schedule.is_due(schedule.checkpoint_frequency, done):
                 diagnosis.check_weights(state, done)
                 state.save(done)

@@ -116,6 +116,15 @@ class Replicas:
         """
         return is_true
 
+    def end_together(self, failure):
+        """Raise on all processes why one of them cannot go on, if one cannot.
+
+        Args:
+            failure: an exception of this one, or None.
+        """
+        if failure is not None:
+            raise failure
+
     def exchange(self, value):
         """Return what each process passed here, a list, that of the chief first.
 

@@ -22,7 +22,7 @@ EXAMPLE = (
 
 
 class WorkerError(common.InputError, ConnectionError):
-    """Another worker is gone, or was never reached."""
+    """Another worker has failed, is gone, or was never reached."""
 
 
 class Cluster(typing.NamedTuple):
@@ -100,6 +100,7 @@ class Workers(Replicas):
         self.cluster = cluster
         self.is_chief = cluster.is_chief
         self.first_local = cluster.index * self.num_local
+        self.ends_together = False  # After an error that all know of.
         self.sum_flags = tf.function(self.sum_over_replicas, autograph=False)
         self.gather_codes = tf.function(self.gather_over_replicas, autograph=False)
 
@@ -130,13 +131,13 @@ class Workers(Replicas):
 
     def __exit__(self, kind, error, traceback):
         """Leave together, or turn the loss of a worker into one line."""
-        if error is None:
+        if error is None or self.ends_together:
             # Who leaves early would be taken for dead by those who still write.
             with contextlib.suppress(tf.errors.OpError):
                 self.any(False)
         self.watchdog.stop()
         with self.explaining_losses():
-            if isinstance(error, tf.errors.OpError):
+            if isinstance(error, tf.errors.OpError) and not self.ends_together:
                 raise error
 
     @contextlib.contextmanager
@@ -170,6 +171,18 @@ class Workers(Replicas):
             lambda _: tf.constant(float(is_true))
         )
         return self.first_result(self.sum_flags(flags)).numpy() > 0
+
+    def end_together(self, failure):
+        """See Replicas."""
+        reason = None
+        if failure is not None:
+            reason = common.describe_error(failure) or 'its own output says why'
+        reasons = self.exchange(reason)
+        self.ends_together = any(reasons)
+        super().end_together(failure)
+        for worker, reason in enumerate(reasons):
+            if reason is not None:
+                raise WorkerError(f'{self.watchdog.name(worker)} has failed: {reason}')
 
     def exchange(self, value):
         """See Replicas."""

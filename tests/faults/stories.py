@@ -385,7 +385,8 @@ def find_unsynced(calls, root):
     """Return which results a power failure could take, list of str.
 
     A file must be synced after its last write and before it is given its name, and the
-    directory of that name afterwards.
+    directory of a name that was given, taken or made before the next such change in it:
+    the disk may have them in any order.
 
     Args:
         calls: list of doomed.Call, of an undisturbed command.
@@ -397,7 +398,14 @@ def find_unsynced(calls, root):
 
     found = []
     written = {}  # {path: call}, not synced since.
-    named = {}  # {directory: call}, likewise.
+    named = {}  # {directory: what happened to which name}, likewise.
+
+    def change(path, how):
+        directory = str(pathlib.PurePath(path).parent)
+        if directory in named:
+            found.append(f'{named[directory]} is not synced before {path} is {how}')
+        named[directory] = f'{path}, {how},'
+
     for call in calls:
         if call.name in ('write', 'truncate', 'fallocate'):
             written[call.path] = call
@@ -414,11 +422,12 @@ def find_unsynced(calls, root):
                 if is_named:
                     found.append(f'{relative(moved)} is not synced before its rename')
             if is_named:
-                named[str(pathlib.PurePath(call.to).parent)] = call
+                change(call.to, 'named')
         elif call.name in ('unlink', 'rmdir'):
             written.pop(call.path, None)
-    found += [
-        f'the directory is not synced after the rename to {relative(call.to)}'
-        for call in named.values()
-    ]
-    return list(dict.fromkeys(found))
+            if is_final(relative(call.path)):
+                change(call.path, 'removed')
+        elif call.name == 'mkdir' and is_final(relative(call.path)):
+            change(call.path, 'made')
+    found += [f'{name} is never synced' for name in named.values()]
+    return [one.replace(f'{root}/', '') for one in dict.fromkeys(found)]

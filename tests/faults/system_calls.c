@@ -112,6 +112,12 @@ static int is_below(const char *path) {
          (path[length] == '/' || path[length] == 0);
 }
 
+/* Whether it is the directory that holds the name of ours. */
+static int is_parent(const char *path) {
+  return strrchr(directory, '/') == directory + strlen(path) &&
+         !strncmp(path, directory, strlen(path));
+}
+
 static void tear(const struct call *call, const long *args) {
   if (call->number == SYS_write || call->number == SYS_pwrite64)
     pass(call->number, args[0], args[1], args[2] / 2, args[3]);
@@ -143,7 +149,8 @@ static long interfere(const struct call *call, const long *args) {
   if (call->path2 >= 0)
     resolve(call->dirfd2 < 0 ? AT_FDCWD : args[call->dirfd2],
             (const char *)args[call->path2], to);
-  if (is_below(path) || is_below(to)) {
+  int is_synced = !strcmp(call->name, "fsync") && is_parent(path);
+  if (is_below(path) || is_below(to) || is_synced) {
     long n = atomic_fetch_add(&count, 1) + 1;
     if (log_fd >= 0)
       note(n, call, path, to);

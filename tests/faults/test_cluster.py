@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import random
+import re
 import signal
 import socket
 import stat
@@ -29,6 +30,14 @@ NUM_TIMES = 7  # Of each kind.
 
 # The number of the system call that copies a descriptor of another process.
 PIDFD_GETFD = 438
+
+# What a worker says that has lost another one.
+NAMED = re.compile(
+    r'train\.py: error: worker (\d) \([^)]+\) '
+    r'(is gone; its own output may say why|does not answer: it is stopped, or hangs; '
+    r'end it)\. Start all workers again and continue with --resume from the last '
+    r'checkpoint$'
+)
 
 # Until the others have noticed: see training/watchdog.py.
 MOST_SECS = 60
@@ -108,8 +117,7 @@ def test_lost_worker_is_named_and_fewer_go_on(
             most_secs = max(most_secs, time.monotonic() - started)
         workers[victim].kill()
         workers[victim].join()
-        texts = [(tmp_path / f'said-{worker}').read_text() for worker in others]
-        check_end([workers[worker].exitcode for worker in others], texts, victim)
+        check_end({w: workers[w].exitcode for w in others}, tmp_path, victim)
         go_on_with_fewer(root, 1 + number % 2, tmp_path)
     reliability.add(
         fault=fault,
@@ -131,20 +139,29 @@ def run_flags(data, root):
     ]
 
 
-def check_end(codes, texts, victim):
+def check_end(codes, directory, victim):
     """Check how the workers ended that were left.
 
     Args:
-        codes: list of their exit codes; None: one did not end.
-        texts: list of what they said.
+        codes: {worker: its exit code}; None: it did not end.
+        directory: see launch.
         victim: index of the one that was lost.
     """
-    assert codes == [1] * len(texts), texts
-    lines = [text.splitlines()[-1] for text in texts]
-    assert all(line.startswith('train.py: error: worker ') for line in lines), texts
-    assert not any('Traceback' in text for text in texts), texts
-    # Who notices last may find others gone that have noticed before.
-    assert any(f'error: worker {victim} (' in line for line in lines), lines
+    said = {worker: directory / f'said-{worker}' for worker in codes}
+    texts = {worker: path.read_text() for worker, path in said.items()}
+    assert set(codes.values()) == {1}, (codes, texts)
+    assert not any('Traceback' in text for text in texts.values()), texts
+    named = {}
+    for worker, text in texts.items():
+        line = NAMED.match(text.splitlines()[-1])
+        assert line, texts
+        named[worker] = int(line[1])
+    # Who notices last may find gone who has noticed before, and ended with its line.
+    ended = {worker: path.stat().st_mtime for worker, path in said.items()}
+    for worker, other in named.items():
+        is_gone = other in codes and ended[other] < ended[worker]
+        assert other == victim or is_gone, texts
+    assert victim in named.values(), texts
 
 
 def go_on_with_fewer(root, number, directory):

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import batches
 import checkpoints
+import common
 import datasets
 import distributed_run
 import tiny_run
 import train
 from distributed_run import describe_cluster, free_ports
+from run_files import list_names
 from training import flags, resuming, watchdog, workers
 from training.replicas import Replicas
 
@@ -314,6 +317,66 @@ def test_loss_of_a_worker_ends_the_other_and_spares_the_checkpoints(
     (root / 'args.json').write_text(json.dumps(stored | {'train_iterations': step + 1}))
     tiny_run.resume(root, '--distribute', 'none')
     assert (root / f'checkpoint-{step + 1}.index').is_file()
+
+
+def test_image_that_one_worker_cannot_read_costs_no_iteration(monkeypatch, tmp_path):
+    distributed_run.freeze_batch_norm(monkeypatch)
+    images = tmp_path / 'images'
+    images.mkdir()
+    tiny_run.write_dataset(images, num_images=(2,) * 20)
+    pids, fids = datasets.read(images / 'train.csv')[:2]
+    tiny_run.start(images, tmp_path / 'whole', *FLAGS)
+    # Of the last of four batches the second worker reads the second PID, which is in no
+    # other batch.
+    row = batches.Sampler(pids, 2, 2, seed=1).draw(3)[2]
+    bad = images / fids[row]
+    content = bad.read_bytes()
+    bad.write_bytes(b'no image')
+    root = tmp_path / 'exp'
+    more = [*FLAGS, '--checkpoint_frequency', '0', '--distribute', 'multi_worker']
+    pair = launch_workers(['--freeze', *tiny_run.flags(images, root, *more)])
+    outputs = [worker.communicate(timeout=300)[1] for worker in pair]
+    assert [worker.returncode for worker in pair] == [1, 1], outputs
+    last = [output.splitlines()[-1] for output in outputs]
+    said = f'{bad} is not a readable image ('
+    assert last[1].startswith(f'distributed_run.py: error: {said}')
+    assert re.match(
+        r'distributed_run\.py: error: worker 1 \(127\.0\.0\.1:\d+\) has failed: '
+        + re.escape(said),
+        last[0],
+    )
+    assert not any('Traceback' in output for output in outputs)
+    assert list_names(root, 'checkpoint-*.index') == [
+        *('checkpoint-0.index', 'checkpoint-3.index'),
+    ]
+    assert_close_states(root, tmp_path / 'whole', 3)
+    bad.write_bytes(content)
+    tiny_run.resume(root, '--distribute', 'none')
+    assert_close_states(root, tmp_path / 'whole', 4)
+
+
+def test_failure_of_another_worker_is_told_and_our_own_stays_what_it_is():
+    def end(index, failure, reasons):
+        def exchange(reason):
+            assert reason == reasons[index]
+            return reasons
+
+        process = object.__new__(workers.Workers)
+        cluster = workers.Cluster(['a:1', 'b:2', 'c:3'], index)
+        process.watchdog = watchdog.Watchdog(cluster)
+        process.exchange = exchange
+        process.end_together(failure)
+        return process.ends_together
+
+    unknown = 'its own output says why'
+    assert not end(0, None, [None, None, None])
+    with pytest.raises(workers.WorkerError) as told:
+        end(0, None, [None, unknown, 'x.png'])
+    assert str(told.value) == f'worker 1 (b:2) has failed: {unknown}'
+    with pytest.raises(common.InputError, match=r'^x\.png$'):
+        end(2, common.InputError('x.png'), [None, unknown, 'x.png'])
+    with pytest.raises(ZeroDivisionError):
+        end(1, ZeroDivisionError(), [None, unknown, 'x.png'])
 
 
 def test_worker_with_other_flags_is_named():

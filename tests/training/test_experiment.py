@@ -1,5 +1,6 @@
 """The directory of a run: one owner, false starts, leftovers."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -48,6 +49,16 @@ def own():
     for owner in owners:
         owner.kill()
         owner.communicate()  # It closes the pipes.
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """Let the file system know no locks."""
+
+    def refuse_to_lock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', refuse_to_lock)
 
 
 def open_root(root, is_new=False):
@@ -106,14 +117,58 @@ def test_removed_lock_file_is_no_lock(monkeypatch, tmp_path):
         assert os.path.samestat(os.fstat(root.lock), os.stat(tmp_path / '.lock'))
 
 
-def test_file_system_without_locks_is_told_of(monkeypatch, tmp_path):
-    def refuse_to_lock(*_):
-        raise OSError(38, 'Function not implemented')
-
-    monkeypatch.setattr(fcntl, 'flock', refuse_to_lock)
+@pytest.mark.usefixtures('no_locks')
+def test_file_system_without_locks_is_told_of(tmp_path):
     with open_root(tmp_path) as root:
         assert 'has no locks' in root.notes[0]
     assert list_names(tmp_path, '*') == []
+
+
+def read_all(root):
+    """Return {relative path: bytes} of all files below a directory."""
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob('*')
+        if path.is_file()
+    }
+
+
+@pytest.mark.usefixtures('no_locks')
+def test_without_locks_nothing_is_removed_that_may_be_a_living_run_s(
+    data, finished, tmp_path
+):
+    with open_root(tmp_path / 'exp', is_new=True) as first:
+        root = tmp_path / 'exp'
+        for name in FIRST_FILES[:2]:
+            shutil.copy(finished / name, root)
+        (root / '.checkpoint-0.partial').mkdir()
+        shutil.copy(finished / FIRST_FILES[2], root / '.checkpoint-0.partial')
+        before = read_all(root)
+        assert len(before) == 3
+        with pytest.raises(
+            common.InputError,
+            match='has no locks: another train.py may be at work there; choose a new '
+            'directory, or empty this one if not$',
+        ):
+            tiny_run.start(data, root)
+        assert read_all(root) == before
+        with open_root(root):  # As of --resume.
+            assert read_all(root) == before
+        first.report(None)
+    assert read_all(root) == before
+
+
+@pytest.mark.usefixtures('no_locks')
+def test_without_locks_a_false_start_does_not_take_what_another_wrote(tmp_path):
+    with open_root(tmp_path, is_new=True) as first:
+        with pytest.raises(KeyboardInterrupt), open_root(tmp_path, is_new=True):
+            # Both have found it empty.
+            for name in ('args.json', 'train.log', 'checkpoint-0.index'):
+                (tmp_path / name).write_text(f'{name} of the first')
+            before = read_all(tmp_path)
+            raise KeyboardInterrupt
+        assert read_all(tmp_path) == before
+        first.report(None)
 
 
 def test_false_start_removes_what_is_its_own(tmp_path):
