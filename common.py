@@ -1058,6 +1058,14 @@ def sync(path: str) -> None:
         os.close(descriptor)
 
 
+def forget(filename: str) -> None:
+    """Remove a file, if there is one, so that it would stay away after a power loss."""
+    target = os.path.realpath(filename)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(target)
+        sync(os.path.dirname(target))
+
+
 def send(temporary: str, filename: str) -> None:
     """Copy a complete temporary file to what is_stream."""
     own = find_own_output(os.stat(filename))
@@ -1106,9 +1114,14 @@ def hash_file(filename: str | os.PathLike[str]) -> str:
 
 def write_json(filename: str, content: object, makes_directory: bool = True) -> None:
     """Write `content` as JSON, sorted and indented, UTF-8; see complete_file."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with complete_file(filename, makes_directory) as temporary:
-        pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
+        dump_json(temporary, content)
+
+
+def dump_json(filename: str, content: object) -> None:
+    """Write likewise to a file that complete_file has yielded."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    pathlib.Path(filename).write_text(text + '\n', encoding='utf-8')
 
 
 def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
