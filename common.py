@@ -1126,9 +1126,14 @@ def hash_file(filename: str | os.PathLike[str]) -> str:
 
 def write_json(filename: str, content: object, makes_directory: bool = True) -> None:
     """Write `content` as JSON, sorted and indented, UTF-8; see complete_file."""
-    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     with complete_file(filename, makes_directory) as temporary:
-        pathlib.Path(temporary).write_text(text + '\n', encoding='utf-8')
+        dump_json(temporary, content)
+
+
+def dump_json(filename: str, content: object) -> None:
+    """Write likewise to a file that complete_file has yielded."""
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    pathlib.Path(filename).write_text(text + '\n', encoding='utf-8')
 
 
 def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:

@@ -294,12 +294,12 @@ class Embedder:
         root = os.path.expanduser(experiment_root)
         if os.path.isfile(f'{root}.json') and not os.path.isfile(f'{root}/args.json'):
             return cls.from_export(root, threshold)
+        if os.path.isfile(root) or os.path.isfile(f'{root}/saved_model.pb'):
+            raise common.MissingFileError(
+                f'{root}.json is missing; export.py writes it beside that file: copy '
+                'both, or export again'
+            )
         if not os.path.isdir(root):
-            if os.path.isfile(root):
-                raise common.MissingFileError(
-                    f'{root}.json is missing; export.py writes it beside that file: '
-                    'copy both'
-                )
             raise common.MissingFileError(
                 f'{root} does not exist; expected the directory of a training run, or '
                 'what export.py has written'

@@ -10,6 +10,7 @@ speed. What differs too much is not kept, and the exit code is 1.
 """
 
 import contextlib
+import ctypes
 import importlib
 import importlib.metadata
 import os
@@ -360,10 +361,14 @@ def export(run, name, module, kind, target, check, ranked):
                 ours, theirs = (ranked.score(*s) for s in zip(*sides, strict=True))
                 parity = parity._replace(mean_ap=theirs, tensorflow_mean_ap=ours)
         told = _run.describe(run, name, kind, parity, _sidecar.hash_files(partial))
-        # What tells of an older file must not stand beside the new one at any time.
-        common.remove(f'{target}.json')
-        replace(partial, target)
-    common.write_json(f'{target}.json', told)
+        with common.complete_file(f'{target}.json') as beside:
+            common.dump_json(beside, told)
+            common.sync(beside)
+            sync_all(partial)
+            # Nothing that follows needs room on the disk. What tells of an older file
+            # must not stand beside the new one at any time.
+            common.remove(os.path.realpath(f'{target}.json'))
+            replace(partial, os.path.realpath(target))
     return parity
 
 
@@ -400,18 +405,44 @@ def refuse_difference(name, parity, tolerance):
         )
 
 
-def replace(partial, target):
-    """Give a file or directory its name, in the place of an older one."""
-    for directory, _, names in os.walk(partial):
+def sync_all(path):
+    """Wait until a file, or all in a directory, would survive a power loss."""
+    for directory, _, names in os.walk(path):
         for name in names:
             common.sync(os.path.join(directory, name))
         common.sync(directory)
-    if os.path.isfile(partial):
-        common.sync(partial)
+    if os.path.isfile(path):
+        common.sync(path)
+
+
+def replace(partial, target):
+    """Give a file or directory its name; an older directory gets that of `partial`."""
     if os.path.isdir(partial) and os.path.isdir(target):
-        os.rename(target, f'{partial}.old')  # Removed with what partial lies in.
-    os.replace(partial, target)
-    common.sync(os.path.dirname(os.path.realpath(target)))
+        exchange(partial, target)
+    else:
+        os.replace(partial, target)
+    common.sync(os.path.dirname(target))
+
+
+# Of Linux: paths are relative to the current directory; two names change places.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+
+def exchange(one, other):
+    """Let two directories change names, in one step if the file system can do that.
+
+    If not (NFS), the second has a name that ends in .old meanwhile, and keeps it if
+    the process is killed.
+    """
+    rename = getattr(ctypes.CDLL(None), 'renameat2', None)
+    names = [AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other)]
+    if rename is None or rename(*names, RENAME_EXCHANGE):
+        between = tempfile.mkdtemp(
+            '.old', f'{os.path.basename(other)}.', os.path.dirname(other)
+        )
+        os.rename(other, between)  # In the place of an empty one.
+        os.rename(one, other)
+        os.rename(between, one)
 
 
 def open_run(root, checkpoint, stored, name, licence, scores):

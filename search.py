@@ -122,8 +122,10 @@ def add_gallery_flags(parser):
         '--image_root',
         type=common.path,
         help='Directory that the FIDs of the gallery are relative to, for pictures. '
-        'Default: what embed.py was given.',
+        'Default: what embed.py was given, as its files say; give it for those of '
+        'strangers.',
     )
+    datasets.add_outside_flag(group)
     datasets.add_header_flag(group)
 
 
@@ -415,6 +417,8 @@ def main(argv=None):
     images = None
     if args.gallery is not None:
         images = load_gallery(args.gallery, args.gallery_dataset, args.csv_header)
+    if args.picture is not None or args.serve is not None:  # Only these open images.
+        images.check_inside(args.image_root, args.allow_outside_image_root)
     if args.duplicates is not None:
         kept = images.without(args.without) if args.without else images
         metric = choose_metric(args.metric, args.experiment_root)

@@ -1,6 +1,7 @@
 """The JSON file beside an exported network, as _run.describe makes it, read back."""
 
 import hashlib
+import os
 import pathlib
 import typing
 
@@ -41,6 +42,11 @@ def read(target):
         FileNotFoundError, InputError: it is missing, or is not what export.py writes.
     """
     filename = f'{target}.json'
+    if not os.path.isfile(filename):
+        raise common.MissingFileError(
+            f'{filename} is missing; export.py writes it beside that file: copy both, '
+            'or export again'
+        )
     stored = common.read_object(filename)
     try:
         place, threshold = stored['input'], stored['threshold']

@@ -57,6 +57,22 @@ class Gallery(typing.NamedTuple):
             )
         return self.select(rows)
 
+    def check_inside(self, image_root, is_allowed):
+        """Raise InputError if FIDs lead out of their image root.
+
+        Args:
+            image_root: of all of them, or None: what the files say.
+            is_allowed: whether nothing is refused.
+        """
+        name = ' and '.join(self.filenames)
+        roots = self.roots
+        if image_root is not None:
+            roots = np.full(len(self.fids), image_root, object)
+        for root in dict.fromkeys(roots.tolist()):
+            if root is not None:  # Otherwise, no image is opened.
+                fids = self.fids[roots == root]
+                datasets.check_inside(name, fids, root, is_allowed)
+
     def select(self, rows):
         """Return the Gallery of some rows, ascending int64 [n]."""
         kept = embedding_files.Kept(self.embs, rows)

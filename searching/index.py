@@ -134,7 +134,10 @@ def build(kind, filename, images, metric, min_recall):
             f'images, {min_recall:.1%} were asked for (--min_recall); it is not kept: '
             'choose another kind'
         )
-    with common.complete_file(filename) as temporary:
+    with (
+        common.complete_file(f'{filename}.json') as beside,  # It gets its name last.
+        common.complete_file(filename) as temporary,
+    ):
         with open(temporary, 'wb') as file:
             _faiss.write(made, file)
         told = Described(
@@ -142,9 +145,12 @@ def build(kind, filename, images, metric, min_recall):
             *(common.hash_file(temporary), recall_1, recall_10),
             *(os.path.getsize(temporary), build_secs, rate),
         )
-        # What tells of an older file must not stand beside the new one at any time.
-        common.remove(f'{filename}.json')
-    common.write_json(f'{filename}.json', told._asdict())
+        common.dump_json(beside, told._asdict())
+        common.sync(beside)
+        common.sync(temporary)
+        # Nothing that follows needs room on the disk. What tells of an older file must
+        # not stand beside the new one at any time.
+        common.remove(os.path.realpath(f'{filename}.json'))
     return (
         f'{filename}: {kind} of {told.num_rows} images, {told.num_bytes / 1e6:.1f} MB, '
         f'built in {build_secs:.1f} s | recall@1 {recall_1:.1%}, recall@10 '

@@ -392,5 +392,9 @@ def test_missing_run_or_sidecar_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match='x does not exist; expected the dire'):
         embedder.Embedder.load(tmp_path / 'x')
     (tmp_path / 'x.onnx').touch()
-    with pytest.raises(FileNotFoundError, match='x.onnx.json is missing; export.py'):
-        embedder.Embedder.load(tmp_path / 'x.onnx')
+    (tmp_path / 'x_saved_model').mkdir()
+    (tmp_path / 'x_saved_model' / 'saved_model.pb').touch()
+    for name in ('x.onnx', 'x_saved_model'):
+        message = f'{name}.json is missing; export.py .*: copy both, or export again'
+        with pytest.raises(FileNotFoundError, match=message):
+            embedder.Embedder.load(tmp_path / name)

@@ -1,14 +1,17 @@
 """export.py: every format embeds as the checkpoint does, or is not kept."""
 
 import contextlib
+import errno
 import importlib.metadata
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import types
 
 import cv2
 import numpy as np
@@ -379,6 +382,82 @@ def test_file_that_its_runtime_does_not_load_is_not_kept(run, monkeypatch, capsy
     assert not list(run.glob('none*'))
 
 
+def test_older_export_stays_if_there_is_no_room_for_its_json(run, monkeypatch, capsys):
+    words = ['--experiment_root', str(run), '--format', 'litert', '--quiet']
+    words += ['--filename', 'full', '--num_check_images', '2']
+    assert export.main(words) == 0
+    paths = [run / 'full.tflite', run / 'full.tflite.json']
+    older = [path.read_bytes() for path in paths]
+
+    def write_text(path, *_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(pathlib.Path, 'write_text', write_text)
+    assert export.main(words) == 1
+    assert 'full.tflite.json: No space left on device; make' in capsys.readouterr().err
+    assert [path.read_bytes() for path in paths] == older
+    assert sorted(run.glob('*full*')) == paths
+
+
+def make_directories(directory):
+    """Return the paths of two directories, with a file `new` and a file `old`."""
+    paths = [directory / 'partial', directory / 'x_hub']
+    for path, name in zip(paths, ('new', 'old'), strict=True):
+        path.mkdir()
+        (path / name).touch()
+    return paths
+
+
+def test_directories_change_names_in_one_step(tmp_path, monkeypatch):
+    partial, target = make_directories(tmp_path)
+    # More than one step is not needed here, nor would it do.
+    monkeypatch.setattr(os, 'rename', None)
+    export.replace(str(partial), str(target))
+    assert (target / 'new').exists()
+    assert (partial / 'old').exists()
+
+
+def test_older_directory_is_not_lost_where_there_is_no_such_step(tmp_path, monkeypatch):
+    partial, target = make_directories(tmp_path)
+
+    def refuse(*_):
+        return -1
+
+    # A C library that does not have it; a file system that refuses, such as NFS.
+    for library in (types.SimpleNamespace(), types.SimpleNamespace(renameat2=refuse)):
+        monkeypatch.setattr(export.ctypes, 'CDLL', lambda _, library=library: library)
+        export.replace(str(partial), str(target))
+        assert (target / 'new').exists()
+        assert (partial / 'old').exists()
+        assert sorted(tmp_path.iterdir()) == [partial, target]
+        export.replace(str(partial), str(target))
+    original, calls = os.rename, []
+
+    def rename(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(source, destination)
+
+    monkeypatch.setattr(os, 'rename', rename)
+    with pytest.raises(KeyboardInterrupt):
+        export.replace(str(partial), str(target))
+    (kept,) = tmp_path.glob('x_hub.*.old')
+    assert (kept / 'old').exists()
+
+
+def test_link_to_an_export_stays_one(run, tmp_path):
+    words = ['--experiment_root', str(run), '--format', 'hub_folder', '--quiet']
+    words += ['--filename', 'linked', '--num_check_images', '2', '--licence', 'x']
+    (tmp_path / 'elsewhere').mkdir()
+    (run / 'linked_hub').symlink_to(tmp_path / 'elsewhere')
+    assert export.main(words) == 0
+    assert (run / 'linked_hub').is_symlink()
+    assert (tmp_path / 'elsewhere' / 'README.md').exists()
+    assert list(tmp_path.iterdir()) == [tmp_path / 'elsewhere']
+    embedder.Embedder.load(run / 'linked_hub')
+
+
 def test_directories_are_replaced(run):
     words = ['--experiment_root', str(run), '--format', 'hub_folder', '--quiet']
     words += ['--filename', 'twice', '--num_check_images', '2']
@@ -451,6 +530,12 @@ def test_json_beside_a_file_is_checked(run, exported, tmp_path):
         (tmp_path / 'x.onnx.json').write_text(json.dumps({**told, **changed}))
         with pytest.raises(common.InputError, match=message):
             embedder.Embedder.load(tmp_path / 'x.onnx')
+    (tmp_path / 'x.onnx.json').unlink()
+    for load in (embedder.Embedder.load, _sidecar.read):
+        with pytest.raises(
+            FileNotFoundError, match='json is missing; .* or export again'
+        ):
+            load(tmp_path / 'x.onnx')
 
 
 def test_file_that_is_damaged_or_another_is_refused(exported, tmp_path):

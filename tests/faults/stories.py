@@ -159,17 +159,23 @@ def embed(data, trained, root, copies):
     return [whole, part, joined]
 
 
-def export(data, trained, root, copies):
-    """Return the Story of export.py in the place of an older export; see embed."""
+def export(data, trained, root, copies, kind='onnx'):
+    """Return the Story of export.py in the place of an older export; see embed.
+
+    Args:
+        data, trained, root, copies: see embed.
+        kind: of the flag --format; the story of another than ONNX is named by it.
+    """
+    name = 'export.py' if kind == 'onnx' else f'export.py --format {kind}'
     flags = [
-        *('--experiment_root', str(root), '--format', 'onnx', '--filename', 'net'),
+        *('--experiment_root', str(root), '--format', kind, '--filename', 'net'),
         *('--check_images', str(data / 'train.csv'), '--quiet'),
     ]
     older = tell(
-        *('export.py older', 'export', [*flags, '--checkpoint', 'checkpoint-1']),
+        *(f'{name} older', 'export', [*flags, '--checkpoint', 'checkpoint-1']),
         *(root, copies, trained),
     )
-    return tell('export.py', 'export', flags, root, copies, older.after)
+    return tell(name, 'export', flags, root, copies, older.after)
 
 
 def build_index(data, embedded, root, copies):
@@ -258,7 +264,7 @@ def find_damage(root):
 
 def check_file(path):
     """Raise an exception if a file is damaged, or what belongs to it is missing."""
-    if path.name.endswith('.onnx.json'):
+    if path.name.endswith(('.onnx.json', '_saved_model.json')):
         _sidecar.check(
             str(path.with_suffix('')), _sidecar.read(str(path.with_suffix('')))
         )
@@ -267,7 +273,7 @@ def check_file(path):
         assert index.read_described(target).sha256 == common.hash_file(target)
     elif path.suffix == '.json':
         json.loads(path.read_text(encoding='utf-8'))
-    elif path.suffix == '.index':
+    elif path.suffix == '.index' and path.stem != 'variables':  # Of a SavedModel.
         read_checkpoint(path.parent, path.stem)
     elif path.suffix == '.h5':
         with h5py.File(path) as file:
@@ -317,6 +323,10 @@ def compare(path, expected):
         free = {'resume', 'experiment_root', 'parity', 'sha256'}
         free |= {'build_secs', 'queries_per_s'}
         assert different <= free, different
+    elif path.name == 'saved_model.pb':  # With the variables, which have other names.
+        compare_exports('saved_model', path.parent, expected.parent)
+    elif path.suffix == '.index' and path.stem == 'variables':
+        pass
     elif path.suffix == '.index' and path.stem.startswith('best'):
         ours, others = (read_checkpoint(p.parent, p.stem) for p in (path, expected))
         assert ours.keys() == others.keys()
@@ -328,12 +338,17 @@ def compare(path, expected):
         )
     elif path.suffix == '.onnx':
         # Its nodes have other names each time.
-        height, width = _sidecar.read(str(path)).net_size
-        noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
-        runs = [deployment.load('onnx').load(str(p)) for p in (path, expected)]
-        np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
+        compare_exports('onnx', path, expected)
     elif path.suffix in ('.h5', '.csv', '.html', '.png', '.faiss'):
         assert path.read_bytes() == expected.read_bytes()
+
+
+def compare_exports(kind, path, expected):
+    """Raise an exception if exported networks embed noise differently."""
+    height, width = _sidecar.read(str(path)).net_size
+    noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
+    runs = [deployment.load(kind).load(str(p)) for p in (path, expected)]
+    np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
 
 
 def repeat(story):

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import bulk_embed
 import common
 import datasets
 import embed
+import export
 import images
 import run_args
+import search
 import tiny_run
 import train
 import trinet_embed
+import visualize
 from visuals import thumbnails
 
 FAULTS = (
@@ -385,56 +389,144 @@ def test_every_absolute_path_is_in_the_root_of_all(places):
 
 
 ALLOW = '--allow_outside_image_root'
+REFUSAL = r'12 image\(s\) in .*train.* are outside .*add ' + ALLOW
+
+# Both tests of commands give their part of this row.
+OUTSIDE = {
+    'fault': FAULTS[7],
+    'how': '`..`, absolute, links; train.py, --resume, --val_set, embed.py, '
+    'visualize.py and its projector, export.py, trinet_embed.py, bulk_embed.py, '
+    'search.py --picture and --serve',
+    'lost': 'nothing: refused',
+    'seen': 'one line that names the first and the flag that allows it',
+}
 
 
-def test_commands_refuse_fids_outside_unless_told_otherwise(
-    tmp_path, monkeypatch, reliability
-):
+@pytest.fixture
+def strangers(tmp_path, monkeypatch):
+    """Return a directory of images with an inner one, that train.csv leads out of."""
     tiny_run.shrink_net(monkeypatch)
     tiny_run.write_dataset(tmp_path)
-    (tmp_path / 'empty').mkdir()
-    lines = (tmp_path / 'train.csv').read_text().replace(',', ',../')
-    (tmp_path / 'train.csv').write_text(lines)
-    csv_file, root = str(tmp_path / 'train.csv'), tmp_path / 'run'
-    elsewhere = ('--image_root', str(tmp_path / 'empty'))
-    refusal = r'12 image\(s\) in .*train.csv are outside .*add ' + ALLOW
+    (tmp_path / 'inner').mkdir()
+    tiny_run.write_noise(tmp_path / 'inner' / 'in.png', 0)
+    lines = (tmp_path / 'train.csv').read_text()
+    (tmp_path / 'inside.csv').write_text(lines)
+    (tmp_path / 'train.csv').write_text(lines.replace(',', ',../'))
+    return tmp_path
 
-    def start(*more):
-        tiny_run.start(tmp_path, root, *elsewhere, '--train_iterations', '1', *more)
 
-    with pytest.raises(common.InputError, match=refusal):
-        start()
+def start_elsewhere(directory, root, *more):
+    """Train one iteration on images that are not in the image root."""
+    elsewhere = ('--image_root', str(directory / 'inner'))
+    tiny_run.start(directory, root, *elsewhere, '--train_iterations', '1', *more)
+
+
+def test_commands_refuse_fids_outside_unless_told_otherwise(strangers, reliability):
+    root, csv_file = strangers / 'run', str(strangers / 'train.csv')
+    with pytest.raises(common.InputError, match=REFUSAL):
+        start_elsewhere(strangers, root)
     assert not root.exists()
-    start(ALLOW)
+    start_elsewhere(strangers, root, ALLOW)
     assert run_args.read(root)['allow_outside_image_root'] is True
     tiny_run.resume(root, '--train_iterations', '2')
     # A run of before this flag, or of the original.
     args = run_args.read(root)
     del args['allow_outside_image_root']
     common.write_json(root / 'args.json', args)
-    with pytest.raises(common.InputError, match=refusal):
+    with pytest.raises(common.InputError, match=REFUSAL):
         tiny_run.resume(root, '--train_iterations', '3')
     common.write_json(root / 'args.json', args | {ALLOW.removeprefix('--'): False})
     tiny_run.resume(root, '--train_iterations', '3', ALLOW)
     words = ['--experiment_root', str(root), '--dataset', csv_file, '--quiet']
-    with pytest.raises(common.InputError, match=refusal):
+    with pytest.raises(common.InputError, match=REFUSAL):
         embed.main(words)
     embed.main([*words, ALLOW])
     assert (root / 'train_embeddings.h5').exists()
 
-    (tmp_path / 'inside.csv').write_text(lines.replace('../', ''))
-    with pytest.raises(common.InputError, match=refusal):
+    with pytest.raises(common.InputError, match=REFUSAL):
         train.main(
             [
-                *tiny_run.flags(tmp_path, tmp_path / 'other'),
-                *('--train_set', str(tmp_path / 'inside.csv'), '--val_set', csv_file),
-                *('--val_excluder', 'diagonal', '--val_image_root', elsewhere[1]),
+                *tiny_run.flags(strangers, strangers / 'other'),
+                *('--train_set', str(strangers / 'inside.csv'), '--val_set', csv_file),
+                *('--val_excluder', 'diagonal'),
+                *('--val_image_root', str(strangers / 'inner')),
             ]
         )
-    reliability.add(
-        fault=FAULTS[7],
-        times=5,
-        how='`..`, absolute, links; train.py, --resume, --val_set and embed.py',
-        lost='nothing: refused',
-        seen='one line that names the first and the flag that allows it',
-    )
+    reliability.add(times=5, **OUTSIDE)
+
+
+class WouldOpenError(Exception):
+    """Images would be opened now."""
+
+
+def list_commands(directory, root):
+    """Return the commands that show images or hand them on.
+
+    Args:
+        directory: of `strangers`.
+        root: of a run on its images, with their embeddings.
+
+    Returns:
+        list of (main, flags, name of what opens images, or comes before that).
+    """
+    csv_file, embs = str(directory / 'train.csv'), str(root / 'train_embeddings.h5')
+    elsewhere = ('--image_root', str(directory / 'inner'))
+    run = ('--experiment_root', str(root))
+    scores = [
+        *('--query_dataset', csv_file, '--query_embeddings', embs, *elsewhere),
+        *('--gallery_dataset', csv_file, '--gallery_embeddings', embs),
+        *('--excluder', 'diagonal', '--filename', str(directory / 'x.html')),
+    ]
+    dots = ['--dataset', csv_file, '--embeddings', embs, *elsewhere]
+    dots += ['--output_dir', str(directory / 'dots')]
+    names = directory / 'train.txt'
+    names.write_text(''.join(f'../{path.name}\n' for path in directory.glob('*.png')))
+    weights = directory / 'weights.npz'
+    weights.touch()
+    sets = ['--query_dataset', csv_file, '--gallery_dataset', csv_file]
+    sets += ['--excluder', 'diagonal']
+    (directory / 'one.csv').write_text('0,in.png\n')
+    exported = [*run, '--format', 'saved_model', '--check_images']
+    found = [str(directory / '0_0.png'), '--gallery', embs, *run]
+    bulk = [*run, '--input', csv_file, '--output', str(directory / 'parts')]
+    return [
+        (visualize.main, scores, 'visualize.find_queries'),
+        (visualize.main, ['projector', *dots], 'visualize.choose_rows'),
+        (export.main, [*exported, csv_file], 'export.open_run'),
+        (
+            *(export.main, [*exported, str(directory / 'one.csv'), *sets]),
+            'export.open_run',
+        ),
+        (
+            *(trinet_embed.main, [str(names), str(weights), *elsewhere]),
+            'trinet_embed._trinet.read_weights',
+        ),
+        (bulk_embed.main, bulk, 'bulk_embed.find_network'),
+        (search.main, [*found, '--picture', str(directory / 'x.png')], 'search.draw'),
+        (search.main, [*found[1:], '--serve', '0'], 'search.server.serve'),
+    ]
+
+
+def test_what_shows_images_or_hands_them_on_refuses_fids_outside(
+    strangers, monkeypatch, capsys, reliability
+):
+    root = strangers / 'run'
+    start_elsewhere(strangers, root, ALLOW)
+    dataset = str(strangers / 'train.csv')
+    embed.main(['--experiment_root', str(root), '--dataset', dataset, '--quiet', ALLOW])
+
+    def stop(*_, **__):
+        raise WouldOpenError
+
+    commands = list_commands(strangers, root)
+    for main, words, opens in commands:
+        monkeypatch.setattr(opens, stop)
+        with pytest.raises(common.InputError, match=REFUSAL):
+            main(words)
+        with pytest.raises(WouldOpenError):
+            main([*words, ALLOW])
+    # Their numbers and names may be looked at.
+    _, found, _ = commands[-2]
+    search.main([*found[: found.index('--picture')], '--json'])
+    assert '"fid": "../0_0.png"' in capsys.readouterr().out.splitlines()[-1]
+    reliability.add(times=len(commands), **OUTSIDE)

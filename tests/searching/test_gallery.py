@@ -159,3 +159,24 @@ def test_damaged_flags_are_refused(tmp_path):
         file.attrs['args'] = '[1]'
     with pytest.raises(common.InputError, match=r'a.h5 is not a file of embed.py: its'):
         gallery.load([name])
+
+
+def test_fids_stay_in_the_root_of_their_file_or_in_that_of_the_flags(tmp_path):
+    names = ['a.png', '../b/x.png', 'c.png', '../none.png']
+    roots = [f'{tmp_path}/a', f'{tmp_path}/b', f'{tmp_path}/b', None]
+    images = gallery.Gallery(
+        *(np.zeros((4, DIM)), np.full(4, None)),
+        *(np.array(names, object), np.array(roots, object)),
+        *(embedding_files.Origin(), ['a.h5', 'b.h5']),
+    )
+    # `../b/x.png` of b is in b. Where no root is known, nothing can be opened.
+    images.check_inside(None, False)
+    outside = (
+        r'1 image\(s\) in a.h5 and b.h5 are outside the image root .*/a \(first: .'
+    )
+    with pytest.raises(common.InputError, match=f'{outside}./b/x.png'):
+        images._replace(roots=np.roll(images.roots, 1)).check_inside(None, False)
+    # Whatever the files say.
+    with pytest.raises(common.InputError, match=r'2 image\(s\) .*/a \(first: ../b/x'):
+        images.check_inside(f'{tmp_path}/a', False)
+    images.check_inside(f'{tmp_path}/a', True)

@@ -1,5 +1,6 @@
 """Indexes of FAISS: built, checked, searched; what does not fit is refused."""
 
+import errno
 import json
 import pathlib
 
@@ -166,6 +167,23 @@ def test_damaged_json_is_refused(flat, images, changed):
     beside.unlink()
     with pytest.raises(FileNotFoundError, match='are not both there; make them with'):
         index.Index(flat, images, [], 'euclidean')
+
+
+def test_older_index_stays_if_there_is_no_room_for_its_json(flat, images, monkeypatch):
+    paths = [pathlib.Path(flat), pathlib.Path(f'{flat}.json')]
+    older = [path.read_bytes() for path in paths]
+
+    def write_text(path, *_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, 'write_text', write_text)
+        with pytest.raises(common.InputError, match='cannot write .*flat.index'):
+            index.build('hnsw', flat, images, 'euclidean', 0.5)
+    assert [path.read_bytes() for path in paths] == older
+    assert sorted(paths[0].parent.iterdir()) == paths
+    index.build('hnsw', flat, images, 'euclidean', 0.5)
+    assert index.read_described(flat).kind == 'hnsw'
 
 
 def test_file_that_faiss_cannot_read_is_told(images, tmp_path):
