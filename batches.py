@@ -12,7 +12,14 @@ import contextlib
 import functools
 import os
 import typing
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Any
 
 import numpy as np
@@ -289,13 +296,16 @@ def image_batches(
     Raises:
         InputError: one of the images cannot be read; it is named.
     """
-    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(paths, tf.string))
+    # Reading a pipe might never end.
+    missing = set() if skip is None else set(datasets.find_missing(paths, ''))
+    files = [path for path in paths if path not in missing] if missing else paths
+    dataset = tf.data.Dataset.from_tensor_slices(tf.constant(files, tf.string))
     dataset = dataset.map(
         images.unconverted(lambda path: images.read_image(path, *size)),
         num_parallel_calls=loading_threads,
     )
     if skip is not None:
-        yield from readable_batches(paths, iter(dataset), batch_size, skip)
+        yield from readable_batches(paths, missing, iter(dataset), batch_size, skip)
         return
     iterator = iter(dataset.batch(batch_size).prefetch(2))
     for first in range(0, len(paths), batch_size):
@@ -310,6 +320,7 @@ def image_batches(
 
 def readable_batches(
     paths: Sequence[str],
+    missing: Container[str],
     iterator: Iterator[tf.Tensor],
     batch_size: int,
     skip: Callable[[int, str], None],
@@ -318,11 +329,16 @@ def readable_batches(
 
     Args:
         paths, batch_size, skip: see image_batches.
-        iterator: of the images, one by one; after an error it goes on with the next.
+        missing: those that are no files.
+        iterator: of the other images, one by one; after an error it goes on with the
+            next.
     """
     for first in range(0, len(paths), batch_size):
         rows, batch = [], []
         for row in range(first, min(first + batch_size, len(paths))):
+            if paths[row] in missing:
+                skip(row, images.describe_missing(paths[row]))
+                continue
             try:
                 batch.append(next(iterator))
             except tf.errors.OpError:

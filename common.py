@@ -111,6 +111,9 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # wrappers): a third of TensorFlow's start.
 NOT_FOR_KERAS = ('matplotlib', 'pandas', 'sklearn')
 
+# Characters that would break a line, or that a terminal takes for commands.
+CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
+
 # Names of what complete_file has not completed.
 LEFTOVER = re.compile(r'\..+\.[a-z0-9_]{8}\.partial')
 
@@ -608,9 +611,9 @@ def describe_error(error: BaseException) -> str | None:
     An OSError of the system begins with its file.
     """
     if isinstance(error, InputError):
-        return ' '.join(str(error).split())
+        return one_line(' '.join(str(error).split()))
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f'{error.filename}: {error.strerror}'
+        return one_line(f'{error.filename}: {error.strerror}')
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return f'a file cannot be written: {explain(error)}'
     if is_tensorflow_error(error, 'ResourceExhaustedError'):
@@ -619,6 +622,14 @@ def describe_error(error: BaseException) -> str | None:
             'README.md for what to lower'
         )
     return None
+
+
+def one_line(text: str) -> str:
+    """Return a text with escapes such as `\\n` in place of what is no character.
+
+    For names of files, which may have anything in them.
+    """
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def start_tensorflow() -> None:

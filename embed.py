@@ -11,7 +11,9 @@ each variant that `augmentation_types` names. Several machines compute a part ea
 --shard, and --merge joins the parts.
 """
 
+import contextlib
 import functools
+import logging
 import os
 import typing
 
@@ -76,6 +78,13 @@ def add_input_flags(parser):
         'named and skipped. A skipped row keeps its place: its embedding is NaN, and '
         '`skipped` and `skipped_reason` in the file name it; the other commands leave '
         'it out.',
+    )
+    data.add_argument(
+        '--check_images',
+        action='store_true',
+        help='First decode every image once. Those that are damaged but can be read '
+        'are named. If some cannot be read, all of them are listed and nothing is '
+        'embedded, unless --on_bad_image is skip.',
     )
     data.add_argument(
         '--precision',
@@ -144,6 +153,8 @@ def parse_args(argv):
         )
     if args.merge and args.resume:
         parser.error('--merge has nothing to resume: leave --resume out')
+    if args.merge and args.check_images:
+        parser.error('--merge reads no images: leave --check_images out')
     if args.filename is not None:
         check_suffix(parser, args.filename)
     name = args.filename or sources.default_name(args.dataset) + '_embeddings.h5'
@@ -231,6 +242,15 @@ def restore(experiment_root, checkpoint, trained, precision, logger):
     ours, report = embedder.Embedder.restore(trained, prefix, precision)
     logger.info(f'{prefix}: {report}')
     return ours, prefix
+
+
+def choose_stored(flags):
+    """Return those of a command's flags that its file tells of, a dict.
+
+    However the file comes about, they are those of one run that embeds all of it.
+    """
+    rest = {name: flags[name] for name in flags if name != 'check_images'}
+    return rest | {'merge': False, 'resume': False}
 
 
 class Output(typing.NamedTuple):
@@ -328,6 +348,25 @@ def check_source(name, source, first_row, allows_outside, on_bad_image):
         )
 
 
+def check_images(is_wanted, source, skips, quiet):
+    """Name the damaged images of a source; see images.check_all.
+
+    Args:
+        is_wanted: whether to look at them at all.
+        source: sources.Source.
+        skips: whether those that cannot be read are left to `embed`, which skips them.
+        quiet: whether there is no progress bar.
+
+    Raises:
+        InputError: some cannot be read; all are listed.
+    """
+    if not is_wanted:
+        return
+    common.start_tensorflow()
+    paths = datasets.join_paths(source.image_root, dict.fromkeys(source.fids))
+    images.check_all(paths, logging.getLogger(common.LOGGER), quiet, skips)
+
+
 class Skipped(dict):
     """{row: reason} of images that cannot be read, each of which is reported.
 
@@ -345,7 +384,7 @@ class Skipped(dict):
     def add(self, row, reason):
         """Skip a row."""
         self[row] = reason
-        self.logger.warning(f'{self.fids[row]} is skipped: {reason}')
+        self.logger.warning(common.one_line(f'{self.fids[row]} is skipped: {reason}'))
 
     def refuse_all(self):
         """Raise InputError if no image could be read."""
@@ -369,14 +408,17 @@ def conclude(filename, num_rows, skipped, logger):
     if skipped:
         logger.warning(
             f'{len(skipped)} of {num_rows} images skipped (first: '
-            f'{skipped.fids[min(skipped)]}); their rows are NaN'
+            f'{common.one_line(skipped.fids[min(skipped)])}); their rows are NaN'
         )
     count = num_rows - len(skipped or ())
     logger.info(f'{filename}: {count} embedding{"" if count == 1 else "s"}')
 
 
+@contextlib.contextmanager
 def open_blocks(filename, flags, source, describe, is_resumed, logger):
-    """Return the blocks.Blocks of a file: what is done of it, and where more is kept.
+    """Yield the blocks.Blocks of a file: what is done of it, and where more is kept.
+
+    Once the block has written the file, nothing is kept any more.
 
     Args:
         filename: of the embeddings.
@@ -395,15 +437,17 @@ def open_blocks(filename, flags, source, describe, is_resumed, logger):
         lambda: {**describe(), 'data set': sources.checksum(source)},
         len(source.fids),
     )
-    kept.find(is_resumed)
-    if kept.skipped and flags['on_bad_image'] == 'stop':
-        raise common.InputError(
-            f'{filename}: the interrupted run had skipped {len(kept.skipped)} images; '
-            'add --on_bad_image skip'
-        )
-    if kept.done:
-        logger.info(f'going on after {kept.done} of {len(source.fids)} images')
-    return kept
+    with contextlib.closing(kept):
+        kept.find(is_resumed)
+        if kept.skipped and flags['on_bad_image'] == 'stop':
+            raise common.InputError(
+                f'{filename}: the interrupted run had skipped {len(kept.skipped)} '
+                'images; add --on_bad_image skip'
+            )
+        if kept.done:
+            logger.info(f'going on after {kept.done} of {len(source.fids)} images')
+        yield kept
+        kept.remove()
 
 
 def embed(embed_files, source, kept, skipped, logger):
@@ -450,7 +494,7 @@ def main(argv=None):
         variants,
         trained.embedding_dim,
         aggregators.AGGREGATOR_CHOICES.get(args.aggregator),
-        vars(args) | {'merge': False, 'resume': False},
+        choose_stored(vars(args)),
     )
     if args.merge:
         merge(output, source, logger)
@@ -462,6 +506,7 @@ def main(argv=None):
     outside, bad = args.allow_outside_image_root, args.on_bad_image
     check_source(args.dataset, source, first_row, outside, bad)
     common.check_file_name(filename)
+    check_images(args.check_images, source, bad == 'skip', args.quiet)
     warn_of_scale(args.experiment_root, args.crop_augment, trained, logger)
     precision = args.precision or trained.precision
     ours, prefix = restore(
@@ -474,15 +519,6 @@ def main(argv=None):
     if args.shard is not None:
         attributes |= shards.describe(args.shard, trained._asdict(), precision, weights)
     software = attributes['versions']
-    kept = open_blocks(
-        filename,
-        output.flags,
-        source,
-        lambda: {'network': [*trained, precision, weights], 'software': software},
-        args.resume,
-        logger,
-    )
-    skipped = Skipped(source.fids, logger, kept.skipped) if bad == 'skip' else None
     embed_files = functools.partial(
         ours.embed_files,
         view=embedder.View(image_size, variants, output.aggregator),
@@ -490,9 +526,17 @@ def main(argv=None):
         loading_threads=args.loading_threads,
         quiet=args.quiet,
     )
-    embs = embed(embed_files, source, kept, skipped, logger)
-    write(output, filename, embs, source, attributes, skipped)
-    kept.remove()
+    with open_blocks(
+        filename,
+        output.flags,
+        source,
+        lambda: {'network': [*trained, precision, weights], 'software': software},
+        args.resume,
+        logger,
+    ) as kept:
+        skipped = Skipped(source.fids, logger, kept.skipped) if bad == 'skip' else None
+        embs = embed(embed_files, source, kept, skipped, logger)
+        write(output, filename, embs, source, attributes, skipped)
     conclude(filename, len(source.fids), skipped, logger)
 
 

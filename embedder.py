@@ -19,6 +19,7 @@ import numpy as np
 
 import aggregators
 import common
+import datasets
 import deployment
 import images
 import run_args
@@ -648,6 +649,7 @@ def read_images(
     is_list = isinstance(images, Sequence) and len(images) > 1
     if is_list and all(map(batches.is_path, images)):
         paths = [os.fspath(path) for path in images]
+        batches.refuse_unreadable(datasets.find_missing(paths, ''))
         return batches.image_batches(paths, size, batch_size, loading_threads)
     return batches.mixed_batches(images, size, batch_size, loading_threads)
 

@@ -340,6 +340,7 @@ def open_table(filename: str) -> Opened:
 
 def open_numpy(filename: str) -> Opened:
     """Open the embeddings of a .npy or .npz file; see open_embeddings."""
+    status = os.stat(filename)
     arrays = array_files.load_numpy(filename)
     names = [name for name in NAMES if name in arrays] or list(arrays)[:2]
     if (len(names) != 1 and names[:1] != ['emb']) or not is_matrix(arrays[names[0]]):
@@ -351,7 +352,13 @@ def open_numpy(filename: str) -> Opened:
     embs, fids = arrays[names[0]], arrays.get('fid')
     skipped = check_skipped(arrays.get('skipped'), len(embs), filename)
     if fids is None:
-        return Opened(embs, read_names_beside(filename, len(embs)), skipped)
+        beside = read_names_beside(filename, len(embs))
+        # Its numbers go before names of others come; see embedding/outputs.py.
+        if not os.path.samestat(status, os.stat(filename)):
+            raise common.InputError(
+                f'{filename} was replaced while it was read; repeat the command'
+            )
+        return Opened(embs, beside, skipped)
     columns = {'fid': fids, 'pid': arrays.get('pid')}
     for name, column in columns.items():
         if column is not None:

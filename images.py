@@ -155,8 +155,7 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
     """
     for filename in filenames:
         if not os.path.isfile(filename):  # Reading a pipe might never end.
-            is_there = os.path.lexists(filename)
-            return filename, 'it is no file' if is_there else 'the file does not exist'
+            return filename, describe_missing(filename)
         if os.path.getsize(filename) == 0:
             return filename, 'the file is empty'
         # libjpeg complains on stderr as well, in words of its own.
@@ -167,6 +166,12 @@ def find_unreadable(filenames: Iterable[str]) -> tuple[str, str] | None:
                 reason = describe_bmp(filename) or common.tensorflow_reason(error)
                 return filename, reason
     return None
+
+
+def describe_missing(filename: str) -> str:
+    """Return why a file is none."""
+    is_there = os.path.lexists(filename)
+    return 'it is no file' if is_there else 'the file does not exist'
 
 
 def describe_bmp(filename: str) -> str | None:
@@ -188,7 +193,10 @@ def describe_bmp(filename: str) -> str | None:
 
 
 def check_all(
-    filenames: Sequence[str], logger: logging.Logger, quiet: bool
+    filenames: Sequence[str],
+    logger: logging.Logger,
+    quiet: bool,
+    skips: bool = False,
 ) -> list[tuple[int, int]]:
     """Decode every image file once, in parallel, and name all that cannot be read.
 
@@ -197,12 +205,13 @@ def check_all(
         logger: gets a warning for each that cannot be read, and why; likewise for
             those that can be, but are damaged or say that they are to be turned.
         quiet: whether there is no progress bar.
+        skips: whether what cannot be read is left to who reads it next, and skips it.
 
     Returns:
-        [(height, width), ...], N of them.
+        [(height, width), ...] of those that can be read: N of them, unless `skips`.
 
     Raises:
-        InputError: some cannot be read; names the first ten.
+        InputError: some cannot be read, unless `skips`; names the first ten.
     """
     hidden = True if quiet else None  # None: shown on a terminal only.
     sizes: list[tuple[int, int]] = []
@@ -213,16 +222,20 @@ def check_all(
             some = filenames[start : start + CHECKED_AT_ONCE]
             found = find_out(some)
             sizes += found.sizes
-            unreadable += found.unreadable
-            for filename, reason in {**found.unreadable, **found.damaged}.items():
-                logger.warning(f'{filename}: {reason}')
+            named = found.damaged
+            if not skips:
+                unreadable += found.unreadable
+                named = {**found.unreadable, **named}
+            for filename, reason in named.items():
+                logger.warning(common.one_line(f'{filename}: {reason}'))
             turned += [filename for filename in some if is_turned(filename)]
             bar.update(len(some))
     if turned:
         logger.warning(
             f'{len(turned)} of {len(filenames)} images say in EXIF that they are to be '
-            f'turned, which is ignored (first: {turned[0]}); turn their pixels if they '
-            'do not stand upright'
+            'turned, which is ignored (first: '
+            f'{common.one_line(turned[0])}); turn their pixels if they do not stand '
+            'upright'
         )
     if unreadable:
         raise common.InputError(

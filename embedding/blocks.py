@@ -2,12 +2,15 @@
 
 Finished batches are kept in a directory beside the file that is being written, in files
 that appear only when they are complete. A run that is killed within SECS leaves
-nothing, and one that ends well removes all.
+nothing, and one that ends well removes all. From the first of them on, the directory
+belongs to one process.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-import shutil
+import socket
 import time
 import typing
 
@@ -24,6 +27,9 @@ SECS = 30
 SECS_AT_END = 3
 
 HEADER = 'run.json'
+
+# Held by who writes to the directory; it tells who does.
+LOCK = '.lock'
 
 # Flags that an interrupted run may be continued without, or with other values.
 FREE_FLAGS = shards.FREE_FLAGS - {'filename', 'shard'} | {'resume', 'on_bad_image'}
@@ -61,6 +67,7 @@ class Blocks:
     """
 
     def __init__(self, filename, flags, describe, num_rows):
+        self.filename = filename
         directory, name = os.path.split(filename)
         self.directory = os.path.join(directory, f'.{name}.blocks')
         self.flags = json.loads(json.dumps(flags))
@@ -69,6 +76,51 @@ class Blocks:
         self.done = 0
         self.skipped = {}
         self.files = []
+        self.lock = None
+
+    def take_lock(self):
+        """Make the directory ours, until `close` or the end of the process.
+
+        Raises:
+            InputError: it is another process's.
+        """
+        while self.lock is None:
+            os.makedirs(self.directory, exist_ok=True)
+            filename = os.path.join(self.directory, LOCK)
+            # The owner before may remove the directory at any time.
+            with contextlib.suppress(FileNotFoundError):
+                lock = os.open(filename, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    self.claim(lock)
+                    if os.path.samestat(os.fstat(lock), os.stat(filename)):
+                        self.lock = lock
+                finally:
+                    if self.lock is None:
+                        os.close(lock)
+
+    def claim(self, lock):
+        """Lock an open file and write there who we are; see take_lock."""
+        try:
+            common.lock_file(lock, fcntl.F_OFD_SETLK)
+        except BlockingIOError as error:
+            owner = os.read(lock, 200).decode(errors='replace').strip()
+            raise common.InputError(
+                f'{self.filename} is in use: another embed.py writes it'
+                f'{f" ({owner})" * bool(owner)}; wait for it, stop it, or choose '
+                'another --filename'
+            ) from error
+        except OSError:
+            pass  # There are no locks here, and nobody can tell.
+        os.ftruncate(lock, 0)
+        os.write(lock, f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
+
+    def close(self):
+        """Let others in."""
+        if self.lock is not None:
+            with contextlib.suppress(OSError):  # The directory is gone.
+                os.remove(os.path.join(self.directory, LOCK))
+            os.close(self.lock)
+            self.lock = None
 
     def find(self, is_resumed):
         """Look for what an earlier run has left.
@@ -78,11 +130,14 @@ class Blocks:
 
         Raises:
             InputError: there is something, and is_resumed is false; or it belongs to
-                another run.
+                another run, or to one that is not at its end.
         """
+        if not os.path.isdir(self.directory):
+            return
+        self.take_lock()
         header = os.path.join(self.directory, HEADER)
         if not os.path.exists(header):
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self.remove()
             return
         if not is_resumed:
             raise common.InputError(
@@ -171,7 +226,9 @@ class Blocks:
         end = min(self.num_rows, -(-(rows[-1] + 1) // size) * size)
         new = {row: why for row, why in skipped.items() if self.done <= row < end}
         if not self.files:
-            os.makedirs(self.directory, exist_ok=True)
+            if self.lock is None:
+                self.find(is_resumed=False)  # Since then, another run may have ended.
+                self.take_lock()
             common.write_json(
                 os.path.join(self.directory, HEADER),
                 {'flags': self.flags, 'origin': self.describe()},
@@ -190,8 +247,17 @@ class Blocks:
         self.done = end
 
     def remove(self):
-        """Remove all: the file is complete."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove all, if it is ours: the file is complete."""
+        if self.lock is None:
+            return
+        with contextlib.suppress(OSError):
+            # The header first: without it, the rest is nothing to anybody.
+            names = sorted(os.listdir(self.directory), key=lambda name: name != HEADER)
+            for name in names:
+                if name != LOCK:
+                    os.remove(os.path.join(self.directory, name))
+            self.close()
+            os.rmdir(self.directory)
 
 
 def check(block, first, num_rows):

@@ -10,6 +10,7 @@
 import contextlib
 import csv
 import os
+import pathlib
 import typing
 import zipfile
 
@@ -45,7 +46,11 @@ class Table(typing.NamedTuple):
 
 
 def write_npy(filename, table):
-    """Write the embeddings alone, and beside them the FIDs, one a line."""
+    """Write the embeddings alone, and beside them the FIDs, one a line.
+
+    Two files cannot be replaced at once. Between names of other images and their
+    numbers, there are no numbers: who reads finds a pair, or that one is missing.
+    """
     broken = [fid for fid in table.fids if '\n' in fid or '\r' in fid]
     if broken:
         raise common.InputError(
@@ -53,10 +58,32 @@ def write_npy(filename, table):
             'a .npy file stand one a line; write another format'
         )
     beside = embedding_files.names_beside(filename)
-    with common.complete_file(beside) as temporary, open(temporary, 'wb') as file:
-        file.writelines(embedding_files.encode(fid) + b'\n' for fid in table.fids)
-    with common.complete_file(filename) as temporary, open(temporary, 'wb') as file:
-        write_array(file, table)
+    names = b''.join(embedding_files.encode(fid) + b'\n' for fid in table.fids)
+    common.check_file_name(beside)
+    with common.complete_file(filename) as temporary:
+        with open(temporary, 'wb') as file:
+            write_array(file, table)
+        if not has_content(beside, names):
+            with common.complete_file(beside) as temporary_names:
+                pathlib.Path(temporary_names).write_bytes(names)
+                # What can fail comes before the older numbers go.
+                for path in (temporary, temporary_names):
+                    common.sync(path)
+                if not common.is_stream(filename):
+                    remove_synced(os.path.realpath(filename))
+
+
+def has_content(filename, content):
+    """Say whether a file is there and holds some bytes, no more and no less."""
+    path = pathlib.Path(filename)
+    return path.is_file() and path.read_bytes() == content
+
+
+def remove_synced(filename):
+    """Remove a file, if it is there, so that a power loss does not bring it back."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(filename)
+        common.sync(os.path.dirname(filename))
 
 
 def write_array(file, table):

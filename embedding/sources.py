@@ -124,7 +124,8 @@ def list_images(folder):
     if others:
         logging.getLogger(common.LOGGER).warning(
             f'{len(others)} other files in {folder} are left alone (first: '
-            f'{min(others)}); images end in {", ".join(images.SUFFIXES)}'
+            f'{common.one_line(min(others))}); images end in '
+            f'{", ".join(images.SUFFIXES)}'
         )
     return sorted(found)
 

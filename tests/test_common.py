@@ -792,3 +792,15 @@ def test_directory_of_a_killed_process_is_removed_and_of_a_living_one_is_not(tmp
             assert not list(tmp_path.glob('*12345678*'))
             assert os.path.isdir(living)
     assert not list(tmp_path.iterdir())
+
+
+def test_control_characters_of_names_are_shown_as_escapes():
+    odd = 'a\nb\x1b[31m\x9f\u2028 ä 人 😀.png'
+    shown = r'a\nb\x1b[31m\x9f\u2028 ä 人 😀.png'
+    assert common.one_line(odd) == shown
+    assert common.describe_error(OSError(2, 'No such file', odd)) == (
+        f'{shown}: No such file'
+    )
+    # Messages are of several lines at times; their words count.
+    error = common.InputError('a\n  b \x07')
+    assert common.describe_error(error) == r'a b \x07'

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import cv2
 import h5py
 import numpy as np
 import pytest
@@ -175,6 +176,62 @@ def test_part_needs_its_own_images_alone(small_run):
     # The first row of a part is no heading.
     with pytest.raises(FileNotFoundError, match='1 of 2 images in .* are missing'):
         embed_small(small_run, *flags, '2/2')
+
+
+def spoil_two(directory):
+    """Damage a first image in its middle, and leave nothing of a third one."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 6, 3), np.uint8)
+    noise = cv2.resize(noise, (120, 200))
+    content = bytearray(cv2.imencode('.jpg', noise)[1])
+    content[2000:2300] = bytes(300)
+    (directory / '0_0.png').write_bytes(content)
+    (directory / '1_0.png').write_bytes(b'')
+
+
+def test_images_are_checked_before_anything_is_loaded(small_run, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, 'find', None)
+    spoil_two(small_run)
+    with pytest.raises(
+        common.InputError, match=r'1 of 4 images cannot be read \(first: .*1_0.png\); '
+    ):
+        embed_small(small_run, '--check_images')
+    unreadable, damaged = capsys.readouterr().err.splitlines()
+    assert unreadable == f'{small_run}/1_0.png: the file is empty'
+    assert damaged.startswith(f'{small_run}/0_0.png: it gives an image, but is damaged')
+
+
+def test_damaged_images_are_named_and_embedded(small_run, capsys):
+    spoil_two(small_run)
+    embed_small(small_run, '--check_images', '--on_bad_image', 'skip')
+    damaged, *others = capsys.readouterr().err.splitlines()
+    assert damaged.startswith(f'{small_run}/0_0.png: it gives an image, but is damaged')
+    assert others == [
+        '1_0.png is skipped: the file is empty',
+        '1 of 4 images skipped (first: 1_0.png); their rows are NaN',
+    ]
+    with h5py.File(small_run / 'root' / 'train_embeddings.h5') as file:
+        assert file['skipped'][:].tolist() == [2]
+        assert np.isfinite(file['emb'][:]).all(axis=1).tolist() == [1, 1, 0, 1]
+
+
+def test_part_checks_its_own_images_alone(small_run, capsys):
+    spoil_two(small_run)
+    flags = ('--batch_size', '2', '--check_images', '--shard')
+    embed_small(small_run, *flags, '1/2')
+    (line,) = capsys.readouterr().err.splitlines()
+    assert '0_0.png: it gives an image, but is damaged' in line
+    with pytest.raises(common.InputError, match='1 of 2 images cannot be read'):
+        embed_small(small_run, *flags, '2/2')
+    # Nor need all parts be checked.
+    (small_run / '1_0.png').write_bytes((small_run / '1_1.png').read_bytes())
+    embed_small(small_run, '--batch_size', '2', '--shard', '2/2')
+    embed_small(small_run, '--batch_size', '2', '--merge')
+
+
+def test_merge_checks_no_images(small_run, capsys):
+    with pytest.raises(SystemExit):
+        embed_small(small_run, '--merge', '--check_images')
+    assert '--merge reads no images: leave --check_images' in capsys.readouterr().err
 
 
 def trained_net(pre_crop):

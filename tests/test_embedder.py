@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
 import shutil
 
@@ -206,6 +207,14 @@ def test_bad_image_of_many_is_named(loaded, files, tmp_path):
         [files[0], read_rgb(files[1]), b'x'],
     ):
         with pytest.raises(common.InputError, match='cut.png is not|image 2 is not'):
+            loaded.embed(several)
+
+
+def test_no_image_waits_for_a_pipe(loaded, files, tmp_path):
+    os.mkfifo(tmp_path / 'pipe.png')
+    pipe = tmp_path / 'pipe.png'
+    for several in (pipe, [*files, pipe], iter([pipe])):
+        with pytest.raises(common.InputError, match=r'pipe.png is not .*it is no file'):
             loaded.embed(several)
 
 

@@ -1,6 +1,13 @@
 """An interrupted embed.py goes on, and writes byte for byte what one run writes."""
 
+import contextlib
+import errno
 import json
+import os
+import re
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -224,12 +231,123 @@ def test_what_is_kept_is_written_from_time_to_time(tmp_path, monkeypatch):
     batches = [([i, i + 1], np.full((1, 2, 3), i, np.float32)) for i in range(0, 12, 2)]
     assert len(list(kept.keep(batches, {}))) == 6
     names = sorted(path.name for path in (tmp_path / '.x.h5.blocks').iterdir())
-    assert names == ['rows-0.npz', 'rows-6.npz', 'run.json']
+    assert names == ['.lock', 'rows-0.npz', 'rows-6.npz', 'run.json']
     assert [rows for rows, _ in kept.replay()] == [[*range(6)], [*range(6, 10)]]
     assert json.loads((tmp_path / '.x.h5.blocks' / 'run.json').read_text()) == {
         'flags': {'batch_size': 2},
         'origin': {},
     }
+    kept.close()
+
+
+# --- two at once ------------------------------------------------------------------
+
+
+def new_blocks(filename):
+    return blocks.Blocks(str(filename), {'batch_size': 3}, dict, 10)
+
+
+def keep_first(kept, value=0):
+    """Keep a first batch of three rows, embedded as some value."""
+    kept.write([(range(3), np.full((1, 3, 2), value, np.float32))], {})
+
+
+@pytest.fixture
+def busy(tmp_path):
+    """Return the Blocks of a file that is being written, and its name."""
+    filename = tmp_path / 'embs.h5'
+    with contextlib.closing(new_blocks(filename)) as kept:
+        keep_first(kept)
+        yield kept, filename
+
+
+def describe_owner(filename, pid):
+    where = re.escape(f'(process {pid} on {socket.gethostname()})')
+    return (
+        f'^{re.escape(str(filename))} is in use: another embed.py writes it {where}; '
+        'wait for it, stop it, or choose another --filename$'
+    )
+
+
+@pytest.mark.parametrize('flags', [(), ('--resume',)])
+def test_file_that_another_one_writes_is_in_use(run, busy, flags):
+    kept, filename = busy
+    names = sorted(os.listdir(kept.directory))
+    with pytest.raises(common.InputError, match=describe_owner(filename, os.getpid())):
+        embed_set(run, filename, *flags)
+    assert sorted(os.listdir(kept.directory)) == names
+    assert [rows for rows, _ in kept.replay()] == [[0, 1, 2]]
+
+
+def test_of_two_that_begin_together_the_second_to_keep_something_ends(busy):
+    first, filename = busy
+    first.remove()
+    second = new_blocks(filename)
+    for one in (first, second):
+        one.find(is_resumed=False)
+    first.files = []
+    keep_first(first, 1)
+    with pytest.raises(common.InputError, match=describe_owner(filename, os.getpid())):
+        keep_first(second, 2)
+    second.remove()
+    second.close()
+    ((_, embs),) = first.replay()
+    np.testing.assert_array_equal(embs, np.ones((1, 3, 2)))
+    # What the first has kept is not the second's once the first was interrupted.
+    first.close()
+    with pytest.raises(
+        common.InputError, match=r'an interrupted run has embedded: add'
+    ):
+        keep_first(second, 2)
+    second.close()
+    ((_, embs),) = first.replay()
+    np.testing.assert_array_equal(embs, np.ones((1, 3, 2)))
+
+
+# Keeps a batch, and waits to be killed.
+KEEP = """
+import sys, numpy
+from embedding import blocks
+
+kept = blocks.Blocks(sys.argv[1], {'batch_size': 3}, dict, 10)
+kept.write([(range(3), numpy.zeros((1, 3, 2), numpy.float32))], {})
+print('ready', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_file_of_a_process_that_was_killed_is_free(tmp_path):
+    filename = tmp_path / 'embs.h5'
+    process = subprocess.Popen(
+        [sys.executable, '-c', KEEP, str(filename)],
+        cwd=tiny_run.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process, contextlib.closing(new_blocks(filename)) as kept:
+        assert process.stdout.readline() == b'ready\n'
+        with pytest.raises(
+            common.InputError, match=describe_owner(filename, process.pid)
+        ):
+            kept.find(is_resumed=True)
+        process.kill()
+        process.wait()
+        kept.find(is_resumed=True)
+        assert kept.done == 3
+        kept.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_there_are_no_locks_blocks_are_kept(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(common.fcntl, 'fcntl', refuse)
+    with contextlib.closing(new_blocks(tmp_path / 'embs.h5')) as kept:
+        keep_first(kept)
+        assert [rows for rows, _ in kept.replay()] == [[0, 1, 2]]
+        kept.remove()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('secs, kept', [(0, 6), (10, 0)])

@@ -1,13 +1,17 @@
 """Formats of embed.py: each is read back as what HDF5 has, by others as well."""
 
 import csv
+import errno
+import itertools
 import json
+import os
 
 import h5py
 import numpy as np
 import pyarrow.parquet
 import pytest
 
+import array_files
 import common
 import embed
 import embedding_files
@@ -269,6 +273,121 @@ def test_names_beside_an_array_must_be_as_many(tmp_path):
         common.InputError, match=r'x.txt has 2 lines but .* 3 embedding'
     ):
         embedding_files.open_embeddings(str(tmp_path / 'x.npy'))
+
+
+# --- two files, which cannot be replaced at once ------------------------------------
+
+
+FIRST = {'a.png': [1, 2], 'b.png': [3, 4]}
+SECOND = {'b.png': [5, 6], 'a.png': [7, 8]}  # As many, in another order.
+
+
+def write_pair(directory, numbers):
+    """Write x.npy with x.txt of {FID: embedding}."""
+    embs = np.float32(list(numbers.values()))
+    table = outputs.Table([(range(2), embs)], list(numbers), None, 2, {}, {})
+    outputs.write_npy(str(directory / 'x.npy'), table)
+
+
+def find_pairs(directory, *all_numbers):
+    """Return those {FID: embedding} that the CSV of their FIDs finds in x.npy.
+
+    What it finds must be its own: other numbers would be scored in silence.
+    """
+    found = []
+    for numbers in all_numbers:
+        (directory / 'set.csv').write_text(''.join(f'1,{fid}\n' for fid in numbers))
+        names = str(directory / 'set.csv'), str(directory / 'x.npy')
+        try:
+            loaded = embedding_files.load(*names)
+        except (common.InputError, FileNotFoundError):
+            continue
+        np.testing.assert_array_equal(loaded.embs, list(numbers.values()))
+        found.append(numbers)
+    return found
+
+
+def watch(monkeypatch, look, fault=0):
+    """Call `look` before each system call that could fail; let the n-th one fail."""
+    calls = itertools.count(1)
+
+    def watching(function):
+        def call(*args):
+            look()
+            if next(calls) == fault:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return function(*args)
+
+        return call
+
+    for name in ('chmod', 'fsync', 'remove', 'replace'):
+        monkeypatch.setattr(os, name, watching(getattr(os, name)))
+
+
+def test_numbers_never_have_the_names_of_others(tmp_path, monkeypatch):
+    left = []
+    for fault in itertools.count(1):
+        write_pair(tmp_path, FIRST)
+        with monkeypatch.context() as patch:
+            watch(patch, lambda: find_pairs(tmp_path, FIRST, SECOND), fault)
+            try:
+                write_pair(tmp_path, SECOND)
+            except OSError:
+                left.append(find_pairs(tmp_path, FIRST, SECOND))
+            else:
+                break
+    assert find_pairs(tmp_path, FIRST, SECOND) == [SECOND]
+    # The older pair is there until the new one is synced: two files and a removal.
+    assert left[:3] == [[FIRST]] * 3
+    assert left[3] == []
+    assert left == sorted(left, key=[[FIRST], [], [SECOND]].index)
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_numbers_of_the_same_names_are_replaced_at_once(tmp_path, monkeypatch):
+    other = {fid: [9, 9] for fid in FIRST}
+    write_pair(tmp_path, FIRST)
+
+    def look():
+        pairs = embedding_files.open_embeddings(str(tmp_path / 'x.npy'))
+        assert pairs.fids == list(FIRST)
+
+    with monkeypatch.context() as patch:
+        watch(patch, look)
+        write_pair(tmp_path, other)
+    assert find_pairs(tmp_path, other) == [other]
+
+
+def test_unreadable_image_leaves_the_older_pair(run, tmp_path):
+    names = [tmp_path / 'x.npy', tmp_path / 'x.txt']
+    embed_set(run, str(names[0]))
+    older = [name.read_bytes() for name in names]
+    with pytest.raises(common.InputError, match='1_0.png is not a readable image'):
+        embed_set(run, str(names[0]), csv='train.csv')
+    assert [name.read_bytes() for name in names] == older
+    assert sorted(tmp_path.iterdir()) == names
+
+
+def test_pair_that_is_replaced_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    write_pair(tmp_path, FIRST)
+    load_numpy = array_files.load_numpy
+
+    def be_slow(filename):
+        arrays = load_numpy(filename)
+        write_pair(tmp_path, SECOND)
+        return arrays
+
+    monkeypatch.setattr(array_files, 'load_numpy', be_slow)
+    with pytest.raises(common.InputError, match='was replaced while it was read; rep'):
+        embedding_files.open_embeddings(str(tmp_path / 'x.npy'))
+
+
+def test_names_that_cannot_be_written_are_told_before_the_work(tmp_path):
+    (tmp_path / 'x.txt').mkdir()
+    never = (pytest.fail('work was done') for _ in range(1))
+    table = outputs.Table(never, list(FIRST), None, 2, {}, {})
+    with pytest.raises(common.FileError, match=r'x\.txt is a directory, a file name'):
+        outputs.write_npy(str(tmp_path / 'x.npy'), table)
 
 
 def test_name_with_a_line_break_does_not_go_into_a_list(tmp_path):

@@ -10,6 +10,7 @@ line each: 'read', 'refused', or what should not be. A C library may crash, and 
 that takes SECONDS is ended by SIGPROF: at_work.txt has what was being read.
 """
 
+import contextlib
 import functools
 import io
 import json
@@ -301,6 +302,7 @@ def make_block(directory):
     keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
     keeper.write([(list(range(5)), POINTS[None, :5])], {})
     keeper.write([(list(range(5, 12)), POINTS[None, 5:])], {})
+    keeper.close()
     return [pathlib.Path(keeper.name(0)).read_bytes()]
 
 
@@ -311,10 +313,11 @@ def make_block_header(directory):
 
 def read_blocks(directory, number):
     keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
-    keeper.find(True)
-    for rows, embs in keeper.replay():
-        assert embs.shape == (1, len(rows), 8)
-    assert keeper.done in (0, 5, 12)
+    with contextlib.closing(keeper):
+        keeper.find(True)
+        for rows, embs in keeper.replay():
+            assert embs.shape == (1, len(rows), 8)
+        assert keeper.done in (0, 5, 12)
 
 
 def make_thresholds(directory):

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 
+import doomed
 import pytest
+import stories
 
 import common
 import tiny_run
@@ -73,6 +75,37 @@ def test_signal_ends_a_command_in_order(tmp_path, number, code, reliability):
         how='kill',
         lost='the unfinished file; an older one stays',
         seen=stderr.strip(),
+    )
+
+
+@pytest.mark.slow_fault(FAULTS[0])
+def test_sigterm_ends_embed_in_order(all_stories, reliability):
+    story = stories.find(all_stories, 'embed.py', FAULTS[0], reliability)
+    name = 'train_embeddings.h5'
+    complete = (story.after / name).read_bytes()
+    # In the call that makes the unfinished file, nobody knows its name yet: the next
+    # start removes that one.
+    made = [call.name for call in story.calls].index('open')
+    calls = story.calls[made + 1 :]
+    for call in calls:
+        stories.restart(story)
+        (story.root / name).write_bytes(b'older')
+        before = stories.list_files(story.root)
+        fault = doomed.Fault(story.root, call.n, 'kill', signal.SIGTERM)
+        outcome = doomed.run('embed', story.argv, fault)
+        assert outcome.code == 143, (call, outcome)
+        assert outcome.said == 'embed.py: ended by SIGTERM\n', call
+        assert stories.list_files(story.root) == before, call
+        is_done = any(done.to.endswith(name) for done in outcome.calls)
+        expected = complete if is_done else b'older'
+        assert (story.root / name).read_bytes() == expected, call
+    reliability.add(
+        fault=FAULTS[0],
+        times=len(calls),
+        how='embed.py; a seccomp filter sends it at each system call that changes '
+        'files, once the unfinished file is there',
+        lost='the unfinished file; an older one stays',
+        seen='embed.py: ended by SIGTERM',
     )
 
 

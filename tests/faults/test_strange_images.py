@@ -2,11 +2,14 @@
 
 import io
 import logging
+import multiprocessing
 import os
-import resource
+import pathlib
 import struct
 
 import cv2
+import doomed
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -214,17 +217,23 @@ def check(filenames, caplog):
     return [record.message for record in caplog.records]
 
 
-def test_a_jpeg_damaged_in_its_middle_is_found(tmp_path, caplog, capfd, reliability):
+def damage_jpeg():
+    """Return the bytes of a JPEG, and those with a damage in their middle."""
     noise = np.random.default_rng(0).integers(0, 256, (9, 6, 3), np.uint8)
     whole = save(Image.fromarray(cv2.resize(noise, (120, 200))), 'JPEG', quality=90)
+    return whole, whole[:2000] + bytes(300) + whole[2300:]
+
+
+COMPLAINT = 'Corrupt JPEG data: premature end of data segment'
+DAMAGED = f'it gives an image, but is damaged ({COMPLAINT})'
+
+
+def test_a_jpeg_damaged_in_its_middle_is_found(tmp_path, caplog, capfd, reliability):
     good, bad = tmp_path / 'good.jpg', tmp_path / 'bad.jpg'
-    good.write_bytes(whole)
-    bad.write_bytes(whole[:2000] + bytes(300) + whole[2300:])
+    for path, content in zip((good, bad), damage_jpeg(), strict=True):
+        path.write_bytes(content)
     assert check([good], caplog) == []
-    assert check([good, bad, good], caplog) == [
-        f'{bad}: it gives an image, but is damaged '
-        '(Corrupt JPEG data: premature end of data segment)'
-    ]
+    assert check([good, bad, good], caplog) == [f'{bad}: {DAMAGED}']
     assert capfd.readouterr().err == ''  # No line of libjpeg's without a name.
     reliability.add(
         fault=FAULTS[2],
@@ -265,16 +274,34 @@ def test_a_rotation_in_exif_is_ignored_and_counted(
     )
 
 
+def measure_reading(filenames, sender):
+    """Send (image [4, 2, 3], peak of this process's memory in bytes) of each file."""
+    for filename in filenames:
+        image = images.read_image(filename, 4, 2).numpy()
+        lines = pathlib.Path('/proc/self/status').read_text().splitlines()
+        (peak,) = (line.split()[1] for line in lines if line.startswith('VmHWM'))
+        sender.send((image, int(peak) * 1024))
+
+
 def test_a_huge_image_takes_its_pixels_and_no_more(tmp_path, every_fault, reliability):
     side = 20000 if every_fault else 3000
     filename = tmp_path / 'huge.png'
     Image.new('1', (side, side), 1).save(filename)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    image = images.read_image(str(filename), 4, 2)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB.
+    small = tmp_path / 'small.png'
+    tiny_run.write_noise(small, 0)
+    # In a process of its own: its peak is no other test's.
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = doomed.start_server().Process(
+        target=measure_reading, args=([str(small), str(filename)], sender)
+    )
+    process.start()
+    sender.close()
+    (_, before), (image, after) = receiver.recv(), receiver.recv()
+    process.join()
     np.testing.assert_array_equal(image, np.full((4, 2, 3), 255))
     # Three bytes a pixel; as much again for what surrounds them.
-    assert grown * 1024 < 2 * 3 * side**2 + 2**26
+    pixels = 3 * side**2
+    assert pixels < after - before < 2 * pixels + 2**26
     reliability.add(
         fault=FAULTS[4],
         times=1,
@@ -340,6 +367,118 @@ def test_odd_names_are_names(tmp_path, pixels, reliability):
         lost='nothing',
         seen='nothing: the image is read',
     )
+
+
+# --- all of them, by the command -------------------------------------------------
+
+ODD = (
+    *('line\nbreak', 'return\rof a carriage', 'comma,', '"quotes"', "'", 'ä 人 😀'),
+    *(' space ', 'tab\t', 'red \x1b[31m', 'bell\x07', 'next\x85line', 'line\u2028end'),
+    *('title \x1b]0;x\x07', 'back\\slash', '{}', '%s'),
+)
+
+
+def write_strangers(directory, pixels):
+    """Write an image of every kind, and strange.csv, which names them.
+
+    Args:
+        directory: pathlib.Path.
+        pixels: uint8 [H, W, 3].
+
+    Returns:
+        {FID: None, or how the reason begins why it is none}.
+    """
+    png = save(Image.fromarray(pixels), 'PNG')
+    contents = {f'{kind}.jpg': (one[0], None) for kind, one in readable(pixels).items()}
+    for kind, one in refused(pixels).items():
+        contents[f'{kind.replace("/", " ")}.png'] = (one[0], '')
+    contents['damaged.jpg'] = (damage_jpeg()[1], None)
+    contents['x' * 251 + '.png'] = (png, None)
+    for name in ODD:
+        contents |= {
+            f'{name}.png': (png, None),
+            f'{name}.bad.png': (b'', 'the file is'),
+        }
+    for name, (content, _) in contents.items():
+        (directory / name).write_bytes(content)
+    (directory / 'directory.jpg').mkdir()
+    os.mkfifo(directory / 'pipe.jpg')
+    (directory / 'loop.jpg').symlink_to('loop.jpg')
+    reasons = {name: reason for name, (_, reason) in contents.items()}
+    reasons |= dict.fromkeys(['directory.jpg', 'pipe.jpg', 'loop.jpg'], 'it is no file')
+    reasons['nothing.jpg'] = 'the file does not exist'
+    quoted = ('"' + name.replace('"', '""') + '"' for name in reasons)
+    text = ''.join(f'1,{name}\n' for name in quoted)
+    (directory / 'strange.csv').write_bytes(text.encode())
+    return reasons
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """Return the experiment root of a run of one iteration."""
+    directory = tmp_path_factory.mktemp('run')
+    tiny_run.write_dataset(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_run.shrink_net(patch)
+        tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
+    return directory / 'root'
+
+
+@pytest.mark.parametrize('more', [(), ('--check_images',)], ids=['', 'check'])
+def test_every_strange_image_is_embedded_or_named_in_one_line(
+    root, tmp_path, pixels, more, reliability
+):
+    reasons = write_strangers(tmp_path, pixels)
+    bad = {fid: reason for fid, reason in reasons.items() if reason is not None}
+    outcome = doomed.run(
+        'embed',
+        [
+            *('--experiment_root', str(root), '--image_root', str(tmp_path)),
+            *('--dataset', str(tmp_path / 'strange.csv'), '--batch_size', '7'),
+            *('--on_bad_image', 'skip', '--quiet', *more),
+            *('--filename', str(tmp_path / 'embs.h5')),
+        ],
+    )
+    assert outcome.code == 0, outcome.said
+    with h5py.File(tmp_path / 'embs.h5') as file:
+        names = [name.decode() for name in file['fid'][:]]
+        is_finite = np.isfinite(file['emb'][:]).all(axis=1)
+        skipped = [names[row] for row in file['skipped'][:]]
+    assert names == list(reasons)
+    assert [n for n, is_good in zip(names, is_finite, strict=True) if not is_good] == (
+        skipped
+    )
+    assert skipped == list(bad)
+    lines = outcome.said.rstrip('\n').split('\n')
+    assert all(line.isprintable() for line in lines)
+    for fid, reason in bad.items():
+        start = show(f'{fid} is skipped: {reason}')
+        assert sum(line.startswith(start) for line in lines) == 1, (start, lines)
+    named = [line for line in lines if ' is skipped: ' in line]
+    assert len(named) == len(bad)
+    others = [line for line in lines if line not in named]
+    # What libjpeg says by itself has no name.
+    assert COMPLAINT in others
+    assert [line for line in others if line != COMPLAINT] == [
+        *([f'{tmp_path}/damaged.jpg: {DAMAGED}'] if more else []),
+        f'{len(bad)} of {len(names)} images skipped (first: {next(iter(bad))}); their '
+        'rows are NaN',
+    ]
+    counts = {FAULTS[1]: len(refused(pixels)), FAULTS[5]: 4, FAULTS[6]: len(ODD)}
+    for fault, times in counts.items():
+        reliability.add(
+            fault=fault,
+            times=times,
+            how='all of these in one CSV, among images that can be read; embed.py '
+            '--on_bad_image skip, with --check_images and without',
+            lost='nothing: every other row is there',
+            seen='one line for each that is skipped, with the name and the reason',
+        )
+
+
+def show(name):
+    """Return a name as messages have it: backslashes for what is no character."""
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 # --- the image root --------------------------------------------------------------
