@@ -103,8 +103,10 @@ class StopRequest:
 
 def end_at_once(number):
     """End the process as a signal would, whatever its threads are doing."""
+    message = 'stopped at once; --resume goes on from the last checkpoint'
     with contextlib.suppress(OSError):  # The terminal may be gone.
-        os.write(2, b'\nstopped at once; --resume goes on from the last checkpoint\n')
+        os.write(2, f'\n{message}\n'.encode())
+    common.log_last_words(message)
     os._exit(128 + number)
 
 
