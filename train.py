@@ -528,10 +528,14 @@ def make_schedule(run, validation_frequency, steps, held_out, state):
         run.reporting.checkpoint_frequency,
         validation_frequency,
     )
-    # A stop, or a kill, comes between a checkpoint and the validation after it.
-    last = validation.last_step(held_out, state)
-    is_due = schedule.is_due(validation_frequency, steps.start)
-    return schedule._replace(is_overdue=last < steps.start and is_due)
+    is_due = steps.start and schedule.is_due(validation_frequency, steps.start)
+    if held_out is None or not is_due:
+        return schedule
+    # A stop, or a kill, comes between a checkpoint and the validation after it, or
+    # between its record and its curve.
+    is_made = validation.last_step(held_out, state) >= steps.start
+    is_shown = journals.shows_validation(state.directory, steps.start)
+    return schedule._replace(is_overdue=not (is_made and is_shown))
 
 
 def open_journal(run, data, steps, root, state, overfit, logger, replicas):
