@@ -484,6 +484,21 @@ class Journal:
         with self.open_events(step):
             write_scalars(dict(zip(VALIDATION_TAGS, values, strict=True)), step)
 
+    def sync(self):
+        """Let what was written survive a power loss, as a checkpoint does.
+
+        Without it, curves could have a gap before the one that a run goes on from.
+        """
+        newest = list_events(self.directory)[-1:]
+        files = [os.path.join(self.directory, name) for name in newest]
+        for handler in self.logger.handlers:
+            if isinstance(handler, common.LogFile):
+                files.append(handler.baseFilename)
+        # Of a directory that is gone, the checkpoint tells.
+        with self.naming_the_events(), contextlib.suppress(FileNotFoundError):
+            for file in files:
+                common.sync(file)
+
     @contextlib.contextmanager
     def open_events(self, step):
         """Let TensorBoard's default writer be this journal's, at a step."""
@@ -516,3 +531,6 @@ class SilentJournal(contextlib.nullcontext):
 
     def write(self, iteration):
         """Report nothing; see Journal."""
+
+    def sync(self):
+        """Wait for nothing."""

@@ -202,6 +202,7 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             is_stopped = replicas.any(stop.is_made) and not is_at_end
             if is_stopped or schedule.is_due(schedule.checkpoint_frequency, done):
                 diagnosis.check_weights(state, done)
+                journal.sync()
                 state.save(done)
             if is_stopped:
                 break
