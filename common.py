@@ -27,6 +27,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -580,6 +581,17 @@ def log_error(message: str, is_bug: bool = False) -> None:
         if isinstance(handler, LogFile):
             with contextlib.suppress(OSError):  # The error may be that of this file.
                 handler.handle(record)
+
+
+def log_last_words(message: str) -> None:
+    """Do as log_error before the process ends, but wait for a hanging disk no longer.
+
+    Args:
+        message: one line.
+    """
+    writer = threading.Thread(target=log_error, args=(message,), daemon=True)
+    writer.start()
+    writer.join(1)  # Who asks a second time waits for less than two.
 
 
 def flush_stdout() -> None:

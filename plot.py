@@ -149,9 +149,13 @@ def read_tag(events, is_histogram):
 
     What a resumed run did again replaces what the interrupted one had done. Values that
     cannot be drawn are left out: of another kind, not finite, of nothing.
+
+    Args:
+        events: in the order in which they were written; clocks may be wrong.
+        is_histogram: whether they are histograms.
     """
     by_step = {}
-    for event in sorted(events, key=lambda event: event.wall_time):
+    for event in events:
         value = read_value(event.tensor_proto, is_histogram)
         if value is not None:
             by_step[event.step] = value

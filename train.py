@@ -91,10 +91,11 @@ def main(argv=None):
         open_root(args, replicas) as root,
     ):
         notes += root.notes
+        logger = open_log(root, args.resume, args.quiet, replicas.is_chief)
         args.seed = agree(vars(args), run.batches.size, data, replicas)
         held_out = read_held_out(run.validation, replicas.is_chief)
         notes += validation.describe_overlap(held_out, data.pids)
-        check_images(args.check_images, data, held_out, args.quiet)
+        check_images(args.check_images, data, held_out, logger, args.quiet)
         check_initial_checkpoint(run.network.initial_checkpoint, args.resume)
         sampler = batches.Sampler(
             data.pids, run.batches.batch_p, run.batches.batch_k, args.seed
@@ -109,9 +110,9 @@ def main(argv=None):
         feed, cache_notes = open_feed(
             run.batches, sampler, data.paths, steps, args.dry_run, replicas
         )
-        if replicas.is_chief and not args.dry_run:
+        if root.is_writer:
             store(vars(args) | {resuming.CHECKSUM: checksum}, learner.state)
-        logger = open_log(root.directory, args.dry_run, args.quiet, replicas.is_chief)
+        logger = open_log(root, True, args.quiet, replicas.is_chief)
         warnings += warn_of_devices(args.precision, args.distribute, replicas)
         say([*notes, *cache_notes], warnings, logger)
         schedule = make_schedule(run, args.val_every, steps, held_out, learner.state)
@@ -224,13 +225,14 @@ def read_held_out(held_out, is_chief):
     )
 
 
-def check_images(is_wanted, data, held_out, quiet):
+def check_images(is_wanted, data, held_out, logger, quiet):
     """Raise InputError, once all are listed, if images of a run cannot be read.
 
     Args:
         is_wanted: whether to look at them at all.
         data: the Data.
         held_out: a validation.HeldOut, or None.
+        logger: of open_log.
         quiet: whether there is no progress bar.
     """
     if not is_wanted:
@@ -238,7 +240,7 @@ def check_images(is_wanted, data, held_out, quiet):
     paths = data.paths
     if held_out is not None:
         paths = paths + datasets.join_paths(held_out.image_root, held_out.fids())
-    images.check_all(list(dict.fromkeys(paths)), common.setup_logging(), quiet)
+    images.check_all(list(dict.fromkeys(paths)), logger, quiet)
 
 
 def check_initial_checkpoint(initial_checkpoint, is_resumed):
@@ -454,20 +456,20 @@ def store(values, state):
         state.go_on_from(values['checkpoint'])
 
 
-def open_log(experiment_root, is_dry_run, quiet, is_chief):
+def open_log(root, has_begun, quiet, is_chief):
     """Return the logger of a run; of several processes, one tells what happens.
 
     Args:
-        experiment_root: directory of train.log, which has all messages.
-        is_dry_run: whether there is no train.log.
+        root: the experiment.ExperimentRoot; its train.log has all messages and errors,
+            if this process writes there.
+        has_begun: whether there may be a train.log: of a new run, args.json and the
+            first checkpoint come before.
         quiet: whether the terminal gets warnings only.
         is_chief: whether this process is the one that tells.
     """
-    if not is_chief:
-        return common.setup_logging(quiet=True)
-    if is_dry_run:
-        return common.setup_logging(quiet=quiet)
-    return common.setup_logging(os.path.join(experiment_root, 'train.log'), quiet)
+    log_file = os.path.join(root.directory, 'train.log')
+    has_file = root.is_writer and has_begun
+    return common.setup_logging(log_file if has_file else None, quiet or not is_chief)
 
 
 def say(notes, warnings, logger):
@@ -526,10 +528,14 @@ def make_schedule(run, validation_frequency, steps, held_out, state):
         run.reporting.checkpoint_frequency,
         validation_frequency,
     )
-    # A stop, or a kill, comes between a checkpoint and the validation after it.
-    last = validation.last_step(held_out, state)
-    is_due = schedule.is_due(validation_frequency, steps.start)
-    return schedule._replace(is_overdue=last < steps.start and is_due)
+    is_due = steps.start and schedule.is_due(validation_frequency, steps.start)
+    if held_out is None or not is_due:
+        return schedule
+    # A stop, or a kill, comes between a checkpoint and the validation after it, or
+    # between its record and its curve.
+    is_made = validation.last_step(held_out, state) >= steps.start
+    is_shown = journals.shows_validation(state.directory, steps.start)
+    return schedule._replace(is_overdue=not (is_made and is_shown))
 
 
 def open_journal(run, data, steps, root, state, overfit, logger, replicas):

@@ -54,8 +54,14 @@ def test_quantiles_of_a_histogram_lie_inside_its_buckets():
 
 
 def test_resumed_run_replaces_what_it_did_again(tmp_path):
-    write_run(tmp_path, range(1, 5), value=1.0)
-    write_run(tmp_path, range(3, 7), value=2.0)
+    # Files are read in the order of their names, whatever the clock said.
+    for name, steps, value in (
+        ('2.resumed', range(3, 7), 2.0),
+        ('1.killed', range(1, 5), 1.0),
+    ):
+        write_run(tmp_path / name, steps, value)
+        (events,) = (tmp_path / name).iterdir()
+        events.rename(tmp_path / f'events.out.tfevents.{name}')
     steps, values = plot.read_events(str(tmp_path))['loss']
     np.testing.assert_array_equal(steps, [1, 2, 3, 4, 5, 6])
     np.testing.assert_array_equal(values, [1, 1, 2, 2, 2, 2])

@@ -12,6 +12,8 @@ import typing
 import numpy as np
 import tensorflow as tf
 import tqdm
+from google.protobuf import message
+from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.image import metadata as image_metadata
 
@@ -24,6 +26,12 @@ from training.step import Outcome
 # Iterations over which the time of one is averaged: long enough that a slow disk
 # access does not move the ETA, short enough to follow a change.
 SPEED_WINDOW = 50
+
+# How the names of TensorBoard's files begin; the second of their beginning follows.
+EVENTS = 'events.out.tfevents.'
+
+# The scores of a validation, in TensorBoard.
+VALIDATION_TAGS = ('val/mAP', 'val/top1')
 
 
 class Speed:
@@ -350,6 +358,46 @@ def read_row(header_file):
     return dtype, shape[1:]
 
 
+# --- event files of earlier processes --------------------------------------------
+
+
+def list_events(directory):
+    """Return the names of the event files in a directory, in TensorBoard's order."""
+    return sorted(path.name for path in pathlib.Path(directory).glob(f'{EVENTS}*'))
+
+
+def put_before_now(directory):
+    """Let the event files in a directory come before one that is begun now.
+
+    Their names tell when they were begun, and the clock may have been set back since.
+    Those of the past become numbers then.
+    """
+    names = list_events(directory)
+    if not names or names[-1] < f'{EVENTS}{int(time.time()):010d}':
+        return
+    # From the first on: after a kill, too, those with a number come before the others.
+    for number, name in enumerate(names):
+        earlier = f'{EVENTS}{0:010d}.{number:06d}'
+        os.rename(os.path.join(directory, name), os.path.join(directory, earlier))
+
+
+def shows_validation(directory, step):
+    """Say whether TensorBoard shows the validation after `step` updates of a run."""
+    is_shown = False
+    for name in list_events(directory):
+        loader = event_file_loader.LegacyEventFileLoader(os.path.join(directory, name))
+        # TensorBoard, too, reads a damaged file up to there.
+        with contextlib.suppress(message.DecodeError, tf.errors.OpError):
+            for event in loader.Load():
+                is_restart = event.session_log.status == event_pb2.SessionLog.START
+                if is_restart and event.step <= step:
+                    is_shown = False
+                elif event.step == step:
+                    tags = {value.tag for value in event.summary.value}
+                    is_shown = is_shown or tags >= set(VALIDATION_TAGS)
+    return is_shown
+
+
 # --- the journal -----------------------------------------------------------------
 
 
@@ -368,8 +416,11 @@ class Journal:
         self.logger = logger
         self.directory = directory
         self.reporters = reporters
+        with self.naming_the_events():
+            put_before_now(directory)
+        is_first = not list_events(directory)
         self.writer = tf.summary.create_file_writer(directory)
-        if steps.start:
+        if not is_first:
             self.forget_later_events(steps.start + 1)
         self.speed = Speed()
         # disable=None: a bar on a terminal, nothing in a file or a pipe.
@@ -392,9 +443,11 @@ class Journal:
             session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
         )
         with self.naming_the_events(), self.writer.as_default():
-            tf.raw_ops.ImportEvent(
-                writer=self.writer._resource, event=restart.SerializeToString()
-            )
+            # The first such event of a run is its beginning, and nothing is dropped.
+            for _ in range(2):
+                tf.raw_ops.ImportEvent(
+                    writer=self.writer._resource, event=restart.SerializeToString()
+                )
 
     def __enter__(self):
         return self
@@ -427,8 +480,24 @@ class Journal:
             f'{best["step"]}), {secs:.1f} s'
         )
         self.speed.leave_out(secs)
+        values = (scores.mAP, scores.top1)
         with self.open_events(step):
-            write_scalars({'val/mAP': scores.mAP, 'val/top1': scores.top1}, step)
+            write_scalars(dict(zip(VALIDATION_TAGS, values, strict=True)), step)
+
+    def sync(self):
+        """Let what was written survive a power loss, as a checkpoint does.
+
+        Without it, curves could have a gap before the one that a run goes on from.
+        """
+        newest = list_events(self.directory)[-1:]
+        files = [os.path.join(self.directory, name) for name in newest]
+        for handler in self.logger.handlers:
+            if isinstance(handler, common.LogFile):
+                files.append(handler.baseFilename)
+        # Of a directory that is gone, the checkpoint tells.
+        with self.naming_the_events(), contextlib.suppress(FileNotFoundError):
+            for file in files:
+                common.sync(file)
 
     @contextlib.contextmanager
     def open_events(self, step):
@@ -462,3 +531,6 @@ class SilentJournal(contextlib.nullcontext):
 
     def write(self, iteration):
         """Report nothing; see Journal."""
+
+    def sync(self):
+        """Wait for nothing."""

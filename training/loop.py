@@ -103,8 +103,10 @@ class StopRequest:
 
 def end_at_once(number):
     """End the process as a signal would, whatever its threads are doing."""
+    message = 'stopped at once; --resume goes on from the last checkpoint'
     with contextlib.suppress(OSError):  # The terminal may be gone.
-        os.write(2, b'\nstopped at once; --resume goes on from the last checkpoint\n')
+        os.write(2, f'\n{message}\n'.encode())
+    common.log_last_words(message)
     os._exit(128 + number)
 
 
@@ -239,6 +241,7 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
                 replicas.end_together(supply.failure)
             if is_stopped or schedule.is_due(schedule.checkpoint_frequency, done):
                 diagnosis.check_weights(state, done)
+                journal.sync()
                 state.save(done)
             if is_stopped:
                 break

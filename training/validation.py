@@ -185,15 +185,13 @@ def read_best(held_out, state):
 def last_step(held_out, state):
     """Return the number of updates before the last validation that is recorded.
 
-    That is `state.step` where nothing is validated, or nothing told: earlier versions
-    recorded the best validation alone.
+    That is `state.step` where nothing is told: earlier versions recorded the best
+    validation alone.
 
     Args:
-        held_out: a HeldOut, or None.
+        held_out: a HeldOut.
         state: checkpoints.TrainingState.
     """
-    if held_out is None:
-        return state.step
     best = read_best(held_out, state)
     return 0 if best is None else best.get('last', state.step)
 

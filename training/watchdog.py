@@ -6,6 +6,8 @@ import sys
 import threading
 import time
 
+import common
+
 # A worker is gone when it does not answer this often in a row, this many seconds
 # apart, each time within as many. TensorFlow mostly notices first; what it does not
 # notice, such as a machine without power, it would wait for forever.
@@ -127,10 +129,11 @@ def connect(address):
 
 
 def leave(message):
-    """End the process at once, with one line on stderr.
+    """End the process at once, with one line on stderr, and in the log.
 
     The main thread may hang in TensorFlow, where no exception reaches it.
     """
     command = os.path.basename(sys.argv[0])
     print(f'{command}: error: {message}', file=sys.stderr, flush=True)
+    common.log_last_words(message)
     os._exit(1)

@@ -401,7 +401,8 @@ def find_unsynced(calls, root):
 
     A file must be synced after its last write and before it is given its name, and the
     directory of a name that was given, taken or made before the next such change in it:
-    the disk may have them in any order.
+    the disk may have them in any order. What a run tells must be synced before it goes
+    on from a later checkpoint.
 
     Args:
         calls: list of doomed.Call, of an undisturbed command.
@@ -431,6 +432,12 @@ def find_unsynced(calls, root):
             named.pop(call.path, None)
         elif call.name == 'rename':
             is_named = is_final(relative(call.to))
+            if relative(call.to) == checkpoints.INDEX_FILE:
+                found += [
+                    f'{relative(path)} is not synced before {call.n}, a checkpoint'
+                    for path in written
+                    if is_stream(path)
+                ]
             for path in [p for p in written if f'{p}/'.startswith(f'{call.path}/')]:
                 moved = call.to + path.removeprefix(call.path)
                 written[moved] = written.pop(path)

@@ -75,6 +75,7 @@ def test_second_run_in_a_root_is_refused_and_the_first_ends_as_ever(
     first = go_on()
     assert first.code == 0, first.said
     assert not stories.find_difference(story)
+    assert 'ERROR' not in (story.root / 'train.log').read_text()  # It is the first's.
     reliability.add(
         fault=FAULTS[0],
         times=2,

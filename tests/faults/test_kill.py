@@ -129,8 +129,8 @@ def test_results_are_on_the_disk_before_they_have_their_name(
     reliability.add(
         fault=fault,
         times=len(renames),
-        how='read from the calls: each file is synced before it is renamed, and the '
-        'directory afterwards',
+        how='read from the calls: each file is synced before it is renamed, the '
+        'directory afterwards, and log and curves before a checkpoint',
         lost='nothing that has its name',
         seen='as before',
     )

@@ -8,10 +8,13 @@ import typing
 import doomed
 import pytest
 import stories
+from tensorboard.backend.event_processing import event_file_loader
+from tensorboard.summary.writer import record_writer
 
 import checkpoints
 import tiny_run
 import train
+from event_files import read_steps
 from run_files import assert_same_state, log_of
 
 FAULTS = ('long run of train.py', 'clock that jumps by a day')
@@ -101,6 +104,45 @@ def count_iterations(root):
     except OSError:
         return 0
     return int(found[-1]) if found else 0
+
+
+def set_ahead(events, secs):
+    """Make a file of events what a process would have left whose clock was ahead.
+
+    Args:
+        events: pathlib.Path.
+        secs: by which it was.
+    """
+    *start, began, host, process, number, suffix = events.name.split('.')
+    later = '.'.join([*start, f'{int(began) + secs}', host, process, number, suffix])
+    with (events.parent / later).open('wb') as file:
+        writer = record_writer.RecordWriter(file)
+        for event in event_file_loader.LegacyEventFileLoader(str(events)).Load():
+            event.wall_time += secs
+            writer.write(event.SerializeToString())
+    events.unlink()
+
+
+def test_clock_that_is_set_back_between_stop_and_resume_harms_no_curve(
+    data, tmp_path, one_block_net, reliability
+):
+    root = tmp_path / 'exp'
+    more = ('--train_iterations', '4', '--checkpoint_frequency', '1')
+    tiny_run.start(data, root, *more)
+    checkpoints_left = ('checkpoint-2', 'checkpoint-3')
+    for name in checkpoints_left:
+        set_ahead(max(root.glob('events.out.*')), DAY)
+        tiny_run.resume(root, '--checkpoint', name)
+    assert len(list(root.glob('events.out.*'))) == 3
+    steps = read_steps(root)
+    assert steps['loss'] == [1, 2, 3, 4]
+    reliability.add(
+        fault=FAULTS[1],
+        times=len(checkpoints_left),
+        how='back, between a stop and --resume',
+        lost='nothing',
+        seen='each iteration once in TensorBoard',
+    )
 
 
 def test_clock_that_jumps_harms_neither_eta_nor_checkpoints(

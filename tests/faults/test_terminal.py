@@ -255,6 +255,21 @@ def test_error_that_ends_a_run_stands_in_its_log(
     )
 
 
+def test_error_that_ends_a_resumed_run_stands_in_its_log(
+    data, tmp_path, monkeypatch, same_signals
+):
+    monkeypatch.setattr(sys, 'argv', ['train.py'])
+    root = tmp_path / 'exp'
+    tiny_run.start(data, root)
+    weights = root / 'checkpoint-2.data-00000-of-00001'
+    weights.write_bytes(weights.read_bytes()[:100])
+    common.setup_logging()  # Another process would know of no log.
+    assert end(lambda: tiny_run.resume(root)) == 1
+    last = log_of(root).splitlines()[-1]
+    assert f' ERROR {root}/checkpoint-2 is damaged: ' in last
+    assert '; the newest whole one is checkpoint-0' in last
+
+
 def test_traceback_of_a_bug_stands_in_the_log(
     data, tmp_path, monkeypatch, same_signals, reliability
 ):

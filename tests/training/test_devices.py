@@ -494,3 +494,27 @@ def test_watchdog_ends_a_process_whose_tensorflow_notices_nothing(monkeypatch):
     dog.watch()
     assert len(said) == 1
     assert said[0].startswith('worker 1 (127.0.0.1:')
+
+
+LEAVE = """
+import sys, common
+from training import watchdog
+
+sys.argv[0] = 'train.py'
+common.setup_logging(sys.argv[1])
+watchdog.leave('worker 1 (10.0.0.2:2222) is gone')
+"""
+
+
+def test_watchdog_says_in_the_log_too_why_it_ends_a_process(tmp_path):
+    process = subprocess.run(
+        [sys.executable, '-c', LEAVE, str(tmp_path / 'train.log')],
+        cwd=tiny_run.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    message = 'worker 1 (10.0.0.2:2222) is gone'
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1] == f'train.py: error: {message}'
+    log = (tmp_path / 'train.log').read_text(encoding='utf-8')
+    assert log.splitlines()[-1].endswith(f' ERROR {message}')

@@ -1,8 +1,10 @@
 """Log lines, TensorBoard's values, detailed logs, progress bar and running speed."""
 
+import contextlib
 import io
 import json
 import math
+import random
 import sys
 import types
 
@@ -215,6 +217,45 @@ def test_bar_counts_iterations_on_a_terminal(
         assert '5/9' in shown
     else:
         assert shown == ''
+
+
+def read_in_order(directory):
+    """Return what is in the event files of a directory, as TensorBoard orders them."""
+    return [path.read_text() for path in sorted(directory.iterdir())]
+
+
+def begin_events(directory, now, content):
+    """Begin an event file as TensorFlow does; see that it is the last one."""
+    name = f'events.out.tfevents.{now:010d}.host.{content}.0.v2'
+    (directory / name).write_text(content)
+    assert name == max(path.name for path in directory.iterdir())
+
+
+def test_event_files_stay_in_order_whatever_the_clock_does(tmp_path, monkeypatch):
+    rename = journal.os.rename
+    rng = random.Random(1)
+    for number in range(100):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        for content in 'abcdefgh':
+            with monkeypatch.context() as patch:
+                left = [rng.randrange(3)]  # Renames until a kill.
+
+                def rename_or_die(*names, left=left):
+                    if not left[0]:
+                        raise KeyboardInterrupt
+                    left[0] -= 1
+                    rename(*names)
+
+                patch.setattr(journal.os, 'rename', rename_or_die)
+                patch.setattr(journal.time, 'time', lambda: rng.uniform(1, 9))
+                with contextlib.suppress(KeyboardInterrupt):
+                    journal.put_before_now(str(directory))
+            now = rng.uniform(1, 9)
+            monkeypatch.setattr(journal.time, 'time', lambda now=now: now)
+            journal.put_before_now(str(directory))
+            begin_events(directory, int(now), content)
+        assert read_in_order(directory) == list('abcdefgh')
 
 
 # --- speed and arrays ----------------------------------------------------------------

@@ -61,14 +61,12 @@ def test_quiet_run_tells_its_log_alone(data, tmp_path, capsys):
 
 # A step that does not return to Python, as TensorFlow's on a large net.
 STUCK = """
-import ctypes, logging, sys
+import ctypes, sys
 import common
 common.start_tensorflow()
 from training import loop
 
-logger = logging.getLogger('test')
-logger.addHandler(logging.StreamHandler(sys.stderr))
-logger.setLevel('INFO')
+logger = common.setup_logging(sys.argv[1])
 with loop.StopRequest(logger) as stop:
     stop.work = 'iteration 7'
     print('ready', flush=True)
@@ -78,9 +76,9 @@ with loop.StopRequest(logger) as stop:
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_is_answered_at_once_and_a_second_ends_the_process(number):
+def test_signal_is_answered_at_once_and_a_second_ends_the_process(tmp_path, number):
     with subprocess.Popen(
-        [sys.executable, '-c', STUCK],
+        [sys.executable, '-c', STUCK, str(tmp_path / 'train.log')],
         cwd=tiny_run.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -95,7 +93,9 @@ def test_signal_is_answered_at_once_and_a_second_ends_the_process(number):
             _, rest = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert 'stopped at once; --resume goes on from the last checkpoint' in rest
+    stopped = 'stopped at once; --resume goes on from the last checkpoint'
+    assert stopped in rest
+    assert log_of(tmp_path).splitlines()[-1].endswith(f' ERROR {stopped}')
     assert process.returncode == 128 + number
 
 

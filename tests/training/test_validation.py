@@ -318,6 +318,34 @@ def test_validation_that_a_stop_has_left_out_is_made_up_for(
     assert read_scores(root) == read_scores(finished)
 
 
+def test_validation_whose_points_are_gone_is_made_up_for(
+    finished, tmp_path, monkeypatch
+):
+    root = shutil.copytree(finished, tmp_path / 'exp')
+    write = journal.Journal.write
+
+    def write_and_stop(self, iteration):
+        write(self, iteration)
+        if iteration.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, 'write', write_and_stop)
+        tiny_run.resume(root, '--checkpoint', 'checkpoint-2')
+    # TensorBoard has dropped what was after iteration 2; best.json tells of it yet.
+    assert list(read_scores(root)) == [2]
+    assert json.loads((root / 'best.json').read_text())['last'] == 5
+    tiny_run.resume(root)
+    assert read_scores(root) == read_scores(finished)
+
+
+def test_validation_that_was_made_is_not_made_again(finished, tmp_path):
+    root = shutil.copytree(finished, tmp_path / 'exp')
+    tiny_run.resume(root)
+    assert 'nothing to do: the run is finished' in log_of(root)
+    assert log_of(root).count('validation after iteration ') == 3
+
+
 def fail(*_, **__):
     raise OSError
 
