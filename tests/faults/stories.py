@@ -159,14 +159,13 @@ def embed(data, trained, root, copies):
     return [whole, part, joined]
 
 
-def export(data, trained, root, copies, kind='onnx'):
-    """Return the Story of export.py in the place of an older export; see embed.
+def export(data, trained, root, copies):
+    """Return the Story of export.py in the place of an older export; see embed."""
+    return export_as('onnx', 'export.py', data, trained, root, copies)
 
-    Args:
-        data, trained, root, copies: see embed.
-        kind: of the flag --format; the story of another than ONNX is named by it.
-    """
-    name = 'export.py' if kind == 'onnx' else f'export.py --format {kind}'
+
+def export_as(kind, name, data, trained, root, copies):
+    """Return the Story of export.py likewise, of a --format, under a name."""
     flags = [
         *('--experiment_root', str(root), '--format', kind, '--filename', 'net'),
         *('--check_images', str(data / 'train.csv'), '--quiet'),
@@ -323,32 +322,26 @@ def compare(path, expected):
         free = {'resume', 'experiment_root', 'parity', 'sha256'}
         free |= {'build_secs', 'queries_per_s'}
         assert different <= free, different
-    elif path.name == 'saved_model.pb':  # With the variables, which have other names.
-        compare_exports('saved_model', path.parent, expected.parent)
-    elif path.suffix == '.index' and path.stem == 'variables':
-        pass
     elif path.suffix == '.index' and path.stem.startswith('best'):
         ours, others = (read_checkpoint(p.parent, p.stem) for p in (path, expected))
         assert ours.keys() == others.keys()
         for name in ours:
             np.testing.assert_array_equal(ours[name], others[name], err_msg=name)
-    elif path.suffix == '.index':
+    elif path.suffix == '.index' and path.stem != 'variables':
         assert_same_state(
             *(read_checkpoint(p.parent, p.stem) for p in (path, expected))
         )
-    elif path.suffix == '.onnx':
-        # Its nodes have other names each time.
-        compare_exports('onnx', path, expected)
+    elif path.suffix == '.onnx' or path.name == 'saved_model.pb':
+        # Its nodes have other names each time; so have the variables of the latter.
+        kind = path.suffix.removeprefix('.')
+        if kind == 'pb':
+            kind, path, expected = 'saved_model', path.parent, expected.parent
+        height, width = _sidecar.read(str(path)).net_size
+        noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
+        runs = [deployment.load(kind).load(str(p)) for p in (path, expected)]
+        np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
     elif path.suffix in ('.h5', '.csv', '.html', '.png', '.faiss'):
         assert path.read_bytes() == expected.read_bytes()
-
-
-def compare_exports(kind, path, expected):
-    """Raise an exception if exported networks embed noise differently."""
-    height, width = _sidecar.read(str(path)).net_size
-    noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
-    runs = [deployment.load(kind).load(str(p)) for p in (path, expected)]
-    np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
 
 
 def repeat(story):

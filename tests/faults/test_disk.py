@@ -27,7 +27,13 @@ FAULTS = (
     'read-only file system under train.py and embed.py',
     'directory removed while train.py runs',
     'disk that others fill while embeddings are written',
+    'full disk at each write of export.py',
+    'full disk at each write of export.py --format saved_model',
+    'full disk at each write of search.py --build_index',
 )
+
+# A format that is a directory, and its story's name.
+DIRECTORY = 'saved_model', 'export.py --format saved_model'
 
 # Name of a story, what its calls return, its fault, of how many calls one is taken.
 REFUSALS = [
@@ -41,6 +47,9 @@ REFUSALS = [
     ('train.py', errno.EDQUOT, FAULTS[7], 4),
     ('train.py', errno.EROFS, FAULTS[8], 4),
     ('embed.py', errno.EROFS, FAULTS[9], 2),
+    ('export.py', errno.ENOSPC, FAULTS[14], 1),
+    (DIRECTORY[1], errno.ENOSPC, FAULTS[15], 1),
+    ('search.py --build_index', errno.ENOSPC, FAULTS[16], 1),
 ]
 ORDINALS = {2: 'second', 4: 'fourth'}
 
@@ -59,6 +68,9 @@ def told(data, all_stories, tmp_path_factory):
     directory = tmp_path_factory.mktemp('told').resolve()
     embedded = all_stories['embed.py --merge'].after
     others = stories.write(data, embedded, directory / 'exp', directory)
+    trained = all_stories['train.py'].after
+    more = (data, trained, directory / 'exp', directory)
+    others.append(stories.export_as(*DIRECTORY, *more))
     return all_stories | {story.name: story for story in others}
 
 
@@ -93,7 +105,8 @@ def test_refused_call_is_told_and_loses_nothing(
         outcome = doomed.run(story.command, story.argv, refusal)
         call = ' '.join(story.calls[n - 1][1:]).replace(f'{story.root}/', '')
         found = find_bad_message(outcome, story.command, story.root)
-        faults += [f'{n} {call}: {one}' for one in found + stories.find_fault(story)]
+        found += find_changed(story) + stories.find_fault(story)
+        faults += [f'{n} {call}: {one}' for one in found]
     assert not faults, '\n'.join(faults)
     which = 'every' if stride == 1 else f'every {ORDINALS[stride]}'
     reliability.add(
@@ -106,6 +119,21 @@ def test_refused_call_is_told_and_loses_nothing(
         else 'what had not been written; the same again, once the disk is back',
         seen='exit code 1 and one line with the name of the file',
     )
+
+
+def find_changed(story):
+    """Return what was there before a command, and is not now as it was, list of str."""
+    if story.before is None:
+        return []
+    return [
+        f'{name} is no longer what it was'
+        for name in stories.list_files(story.before)
+        if (story.before / name).is_file()
+        and not (
+            (story.root / name).is_file()
+            and (story.before / name).read_bytes() == (story.root / name).read_bytes()
+        )
+    ]
 
 
 def need_room(calls):

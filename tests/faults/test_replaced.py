@@ -34,9 +34,9 @@ def told(data, all_stories, tmp_path_factory):
     """Return {name: stories.Story}, with that of a directory."""
     directory = tmp_path_factory.mktemp('told').resolve()
     trained = all_stories['train.py'].after
-    copies = (directory / 'exp', directory)
-    story = stories.export(data, trained, *copies, 'saved_model')
-    return all_stories | {story.name: story}
+    more = (data, trained, directory / 'exp', directory)
+    name = 'export.py --format saved_model'
+    return all_stories | {name: stories.export_as('saved_model', name, *more)}
 
 
 def find_state(root, name):
