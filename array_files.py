@@ -37,6 +37,12 @@ MOST_COMPRESSION = 1032
 # How a heap of an HDF5 file begins: signature and version.
 HEAP = b'GCOL\1'
 
+# Headers of arrays by version. The third is of records with names in Unicode.
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
 # What reading a damaged file raises: by the operating system, h5py, NumPy's reading of
 # a header as Python, and the unpacking of archives.
 DAMAGES = (
@@ -142,6 +148,7 @@ def check_hdf5(dataset: Any, filename: str) -> None:
         )
     if dataset.shape is None:
         return
+    check_texts(dataset, filename)
     claimed = dataset.id.get_type().get_size() * math.prod(dataset.shape)
     most = stored = dataset.id.get_storage_size()
     if dataset.chunks:
@@ -156,6 +163,35 @@ def check_hdf5(dataset: Any, filename: str) -> None:
         raise common.InputError(
             f'{filename}: {name} {list(dataset.shape)} has {claimed} bytes by its '
             f'header, but {stored} are stored; the file is incomplete or damaged'
+        )
+
+
+def check_texts(dataset: Any, filename: str) -> None:
+    """Raise InputError if the texts of an HDF5 data set are longer than its file.
+
+    HDF5 takes memory for each before it looks whether it is there. Not of data sets in
+    chunks, whose lengths may be compressed.
+
+    Args:
+        dataset: h5py.Dataset.
+        filename: for the message.
+    """
+    is_of_texts = h5py.check_string_dtype(dataset.dtype) or h5py.check_vlen_dtype(
+        dataset.dtype
+    )
+    place = dataset.id.get_offset()
+    if not is_of_texts or dataset.dtype.kind != 'O' or place is None:
+        return
+    with open(filename, 'rb') as file:
+        file.seek(place)
+        stored = file.read(dataset.id.get_storage_size())
+    # Of each: how long it is, four bytes, and where.
+    texts = np.frombuffer(stored, np.uint8).reshape(dataset.size, -1)
+    claimed = np.ascontiguousarray(texts[:, :4]).view('<u4').sum(dtype=np.uint64)
+    if claimed > os.path.getsize(filename):
+        raise common.InputError(
+            f'{filename}: {dataset.name} has texts of {claimed} characters by their '
+            'lengths, more than the file has; it is damaged: write it or copy it again'
         )
 
 
@@ -391,7 +427,37 @@ def read_member(archive: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: it is none, or more than the archive has room for; and others.
     """
+    check_member(archive, name)
     array = archive[name]
     if not isinstance(array, np.ndarray):
         raise ValueError(f'{name} is no array')
     return array
+
+
+def check_member(archive: Any, name: str) -> None:
+    """Raise ValueError if an array of an open .npz file has more than is stored.
+
+    NumPy takes memory for all that a header claims before it reads.
+    """
+    names = archive.zip.namelist()
+    info = archive.zip.getinfo(f'{name}.npy' if f'{name}.npy' in names else name)
+    most = info.compress_size
+    if info.compress_type != zipfile.ZIP_STORED:
+        most *= MOST_COMPRESSION
+    with archive.zip.open(info) as member:
+        if member.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            return
+        member.seek(0)
+        version = np.lib.format.read_magic(member)
+        if version not in HEADERS:
+            raise ValueError(f'{name} has a header of version {version}')
+        shape, _, dtype = HEADERS[version](member)
+    if dtype.hasobject:  # Of a pickle, which NumPy refuses.
+        return
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > most:
+        raise ValueError(
+            f'{name} {list(shape)} has {claimed} bytes by its header, but '
+            f'{info.compress_size} are stored'
+        )
+    common.refuse_impossible(claimed, name, 'choose a machine with more')

@@ -130,6 +130,7 @@ class WeightsFile:
                 'common to the names of several, as .../checkpoint-25000 for '
                 'checkpoint-25000.index and its data'
             )
+        check_footer(prefix)
         try:
             self.reader = tf.train.load_checkpoint(prefix)
             shapes = self.reader.get_variable_to_shape_map()
@@ -150,6 +151,28 @@ class WeightsFile:
             raise DamagedError(
                 f'{self.prefix} is damaged: {name} cannot be read'
             ) from error
+
+
+def check_footer(prefix: str) -> None:
+    """Raise DamagedError if a checkpoint's last bytes claim a part beyond its end.
+
+    No sum protects them, and TensorFlow takes memory for what they claim. They are
+    LevelDB's: places and sizes of two blocks as numbers of seven bits a byte.
+    """
+    filename = prefix if os.path.isfile(prefix) else f'{prefix}.index'
+    size = os.path.getsize(filename)
+    with open(filename, 'rb') as file:
+        file.seek(max(0, size - 48))
+        footer = file.read()[:40]
+    numbers, number, shift = [], 0, 0
+    for byte in footer:
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            numbers.append(number)
+            number = shift = 0
+    if any(number > size for number in numbers[:4]):
+        raise DamagedError(f'{prefix} is not a readable checkpoint')
 
 
 class WeightsInMemory:

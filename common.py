@@ -1178,7 +1178,7 @@ def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:
 
 
 def parse_object(
-    text: str, filename: str, expected: str = 'an object'
+    text: str | bytes, filename: str, expected: str = 'an object'
 ) -> dict[str, Any]:
     """Return the object that the text of a JSON file holds; see read_object."""
     try:

@@ -472,7 +472,7 @@ def hash_files(image_root: str, directory: str) -> np.ndarray:
     try:
         with os.scandir(os.path.join(image_root, directory)) as entries:
             hashes = [hash(directory + e.name) for e in entries if e.is_file()]
-    except OSError:
+    except (OSError, ValueError):  # The latter of a name with a NUL.
         hashes = []
     return np.array(hashes, np.int64)
 
@@ -513,6 +513,10 @@ def check_inside(
 
     strangers = []
     for fid in fids:
+        if '\0' in fid:
+            raise common.InputError(
+                f'{csv_file} names {fid!r}, which no file can be called; correct it'
+            )
         directory, slash, name = fid.rpartition('/')
         found = outside(directory + slash)
         # `a/..` is a directory, whatever its name looks like.

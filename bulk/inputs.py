@@ -358,12 +358,16 @@ def read_tar(part):
     filesystem, path = open_file_system(part.where)
     with (
         filesystem.open_input_stream(path) as source,
-        tarfile.open(fileobj=source, mode='r|') as archive,
+        tarfile.open(fileobj=source, mode='r|', tarinfo=Header) as archive,
     ):
         image, stem, pids = None, None, {}
         for member in archive:
             if not member.isfile():
                 continue
+            if member.issparse():  # Its holes may be larger than any memory.
+                raise common.InputError(
+                    f'{part.where} has {member.name} as a sparse file; pack it as it is'
+                )
             name, suffix = posixpath.splitext(member.name)
             if name != stem:
                 if image is not None:
@@ -381,6 +385,32 @@ def read_tar(part):
                 pids[suffix] = content.decode(errors='replace').strip()
         if image is not None:
             yield Item(image[0], choose_pid(pids), image[1])
+        check_end(archive.fileobj)
+
+
+class Header(tarfile.TarInfo):
+    """The header of a tar's member; tarfile takes a damaged one for the tar's end."""
+
+    @classmethod
+    def fromtarfile(cls, archive):
+        """Return the next header; see tarfile."""
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # It is the end.
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def check_end(source):
+    """Raise ReadError if what follows the end of a tar is anything but zeros.
+
+    Args:
+        source: what is read from.
+    """
+    while rest := source.read(2**16):
+        if any(rest):
+            raise tarfile.ReadError('more follows its end')
 
 
 def choose_pid(pids):

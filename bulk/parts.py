@@ -50,7 +50,7 @@ def begin(directory, described):
     filename = f'{root}/{DESCRIPTION}'
     if filesystem.get_file_info(filename).is_file:
         with filesystem.open_input_stream(filename) as source:
-            stored = common.parse_object(source.read().decode(), filename)
+            stored = common.parse_object(source.read(), filename)
         for name, value in described.items():
             if stored.get(name) != json.loads(json.dumps(value)):
                 raise common.InputError(

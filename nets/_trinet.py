@@ -153,6 +153,8 @@ def read_weights(filename):
     with open(filename, 'rb') as file:
         try:
             with np.load(file, allow_pickle=False) as arrays:
+                for name in arrays.files:
+                    array_files.check_member(arrays, name)
                 return check_arrays(arrays)
         except ArrayError as error:
             raise common.InputError(f'{filename}: {error}') from error
@@ -208,7 +210,9 @@ def find_problem(array, entry):
         return f'has shape {list(array.shape)}'
     if array.dtype.kind != 'f':
         return f'holds {array.dtype}, not floating point numbers'
-    if not np.isfinite(array).all():
+    with np.errstate(over='ignore'):  # Of float64.
+        is_finite = np.isfinite(array.astype(np.float32, copy=False)).all()
+    if not is_finite:
         return 'has NaN or infinite values'
     if entry.kind == 'inv_std' and array.min() <= 0:
         # Arrays of one layer in another order have the same shapes.

@@ -7,6 +7,8 @@ where the index finds no more. Answers {}.
 
 import contextlib
 import json
+import os
+import resource
 import sys
 
 import numpy as np
@@ -21,6 +23,12 @@ LINKS, BUILT, SEARCHED = 32, 80, 128
 
 # Bytes of an embedding in ivfpq, and images that its codes are learned from, at least.
 CODE_BYTES, LEAST_CODED = 16, 256
+
+# Beside what an index file holds: what FAISS needs to read it, generously.
+ROOM = 2**28
+
+# On Linux, the first number is of the pages that a process has.
+STATM = '/proc/self/statm'
 
 # Images that FAISS wants for each list, and the lists of so many that are searched.
 PER_LIST, LISTS_SEARCHED = 39, 32
@@ -112,11 +120,36 @@ def write(index, file):
     del writer  # It has the end in its buffer.
 
 
-def main(argv):
+def read(filename):
+    """Return the FAISS index of a file.
+
+    A file may claim vectors that no machine holds, and FAISS fills what it allocates.
+
+    Raises:
+        MemoryError: it needs more than twice what it has.
+    """
     import faiss
 
+    if not os.path.exists(STATM):
+        return faiss.read_index(filename)
+    with open(STATM, encoding='ascii') as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = taken + 2 * os.path.getsize(filename) + ROOM
+    known = [limit for limit in before if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(most, *known, most), before[1]))
+    try:
+        return faiss.read_index(filename)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def main(argv):
     (filename,) = argv
-    index = faiss.read_index(filename)
+    try:
+        index = read(filename)
+    except MemoryError:
+        sys.exit('it asks for more memory than it can fill')
     print(json.dumps({'rows': index.ntotal, 'dim': index.d}), flush=True)
     for line in sys.stdin:
         task = json.loads(line)

@@ -312,7 +312,13 @@ class Index:
                 self.process.stdin.write(json.dumps(task) + '\n')
                 self.process.stdin.flush()
             self.read()
-            return np.load(names[1])
+            rows = np.load(names[1])
+        if rows.max(initial=-1) >= len(self.images.embs):
+            raise common.InputError(
+                f'{self.filename} is damaged: it finds image {rows.max() + 1} of '
+                f'{len(self.images.embs)}; make it again with --build_index'
+            )
+        return rows
 
     def find(self, embs, count, by_pid):
         """Return the nearest.Nearest of queries, list [Q].
@@ -330,7 +336,7 @@ class Index:
         while True:
             asked = min(asked, len(self.images.embs))
             proposed = self.propose(query, asked)[0]
-            kept = np.sort(proposed[proposed >= 0])
+            kept = np.unique(proposed[proposed >= 0])  # A damaged one repeats some.
             kept = kept[~self.is_left_out[kept]]
             found = rank_candidates(query, kept, self.images, self.metric, len(kept))
             if by_pid:

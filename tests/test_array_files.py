@@ -103,13 +103,30 @@ def claim_npz(filename):
         ('x.h5', claim(chunks=(100, 100)), 'bytes by its header, but 40000 are stored'),
         ('x.h5', claim(chunks=(100, 100), compression='gzip'), 'bytes by its header'),
         ('x.npy', claim_npy, 'is not a complete NumPy file of numbers'),
-        ('x.npz', claim_npz, 'is not a complete NumPy file of numbers'),
+        ('x.npz', claim_npz, '640000000000 bytes by its header, but .* are stored'),
     ],
 )
 def test_numbers_that_a_header_only_claims_are_refused(tmp_path, name, write, message):
     write(tmp_path / name)
     with pytest.raises(common.InputError, match=rf'{name}.* {message}'):
         embedding_files.open_embeddings(str(tmp_path / name))
+
+
+def test_text_that_a_length_only_claims_is_refused(tmp_path):
+    """HDF5 would take 4 GB before it looks."""
+    filename = tmp_path / 'x.h5'
+    with h5py.File(filename, 'w') as file:
+        file['emb'] = POINTS
+        names = file.create_dataset('fid', (12,), h5py.string_dtype(), data=['ab'] * 12)
+        place = names.id.get_offset()
+    opened = embedding_files.open_embeddings(str(filename))
+    assert opened.fids == ['ab'] * 12
+    with open(filename, 'r+b') as file:
+        file.seek(place + 16)  # The second of references of 16 bytes.
+        file.write((2**32 - 1).to_bytes(4, 'little'))
+    expected = rf'x.h5: /fid has texts of {2**32 - 1 + 11 * 2} characters'
+    with pytest.raises(common.InputError, match=expected):
+        embedding_files.open_embeddings(str(filename))
 
 
 @pytest.mark.parametrize(

@@ -379,3 +379,14 @@ def test_size_on_disk_is_known_before(tmp_path):
     state.save(1)
     size = (tmp_path / 'checkpoint-1.data-00000-of-00001').stat().st_size
     assert state.num_bytes == pytest.approx(size, rel=0.01)
+
+
+def test_no_memory_is_taken_for_what_the_end_of_an_index_claims(tmp_path):
+    prefix = tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / 'x'))
+    index = tmp_path / 'x.index'
+    content = index.read_bytes()
+    claim = b'\x00\x08\x00' + b'\xff' * 5 + b'\x3f'  # 2 TB at byte 0.
+    index.write_bytes(content[:-48] + claim.ljust(40, b'\0') + content[-8:])
+    with pytest.raises(checkpoints.DamagedError) as error:
+        checkpoints.WeightsFile(prefix)
+    assert not isinstance(error.value.__cause__, MemoryError)

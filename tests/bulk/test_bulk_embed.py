@@ -146,6 +146,15 @@ def test_job_goes_on_only_as_it_began(tmp_path):
         parts.begin(str(tmp_path / 'other'), told)
 
 
+def test_description_that_is_no_text_is_refused(tmp_path):
+    told = parts.describe({}, 'w', [])
+    (tmp_path / 'bulk.json').write_bytes(b'{"flags": "\xff"}')
+    with pytest.raises(
+        common.InputError, match=r'bulk.json is not valid JSON: .*utf-8'
+    ):
+        parts.begin(str(tmp_path), told)
+
+
 def test_directory_of_something_else_is_refused(tmp_path):
     with pytest.raises(common.InputError, match='is a directory without bulk.json'):
         embedding_files.open_embeddings(str(tmp_path))

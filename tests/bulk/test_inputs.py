@@ -206,3 +206,48 @@ def test_what_is_a_file_is_no_folder(tmp_path):
         list_parts('folder', tmp_path / 'x.tar.gz')
     with pytest.raises(common.InputError, match='a CSV has to be on this machine'):
         list_parts('csv', f'file://{tmp_path}/x.tar.gz', str(tmp_path))
+
+
+@pytest.fixture
+def packed(directory, tmp_path):
+    """Return the tar of all images, and its bytes."""
+    filename = tmp_path / 'x.tar'
+    with tarfile.open(filename, 'w') as archive:
+        for fid, _, content in expect(directory):
+            put(archive, fid, content)
+    return filename, bytearray(filename.read_bytes())
+
+
+def test_damaged_header_is_not_taken_for_the_end_of_a_tar(packed):
+    filename, content = packed
+    place = content.rindex(b'ustar')  # The last member's.
+    content[place - 100] ^= 1
+    filename.write_bytes(content)
+    with pytest.raises(common.InputError, match=r'x.tar is damaged.*bad checksum'):
+        read_all(list_parts('webdataset', filename))
+
+
+def test_what_follows_the_end_of_a_tar_is_not_left_out_silently(packed):
+    filename, content = packed
+    filename.write_bytes(content + content)
+    with pytest.raises(common.InputError, match=r'x.tar is damaged.*more follows its'):
+        read_all(list_parts('webdataset', filename))
+
+
+def test_tar_that_ends_between_members_is_damaged(packed):
+    filename, content = packed
+    filename.write_bytes(content[: content.rindex(b'ustar') - 257])
+    with pytest.raises(common.InputError, match=r'x.tar is damaged.*empty header'):
+        read_all(list_parts('webdataset', filename))
+
+
+def test_holes_of_a_tar_are_not_filled(tmp_path):
+    """One that claims 8 EB of zeros would take them all."""
+    info = tarfile.TarInfo('a.png')
+    info.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b'77777777777\0'  # The size with its holes.
+    header[148:156] = b'%06o\0 ' % tarfile.calc_chksums(bytes(header))[0]
+    (tmp_path / 'x.tar').write_bytes(header + bytes(10 * 512))
+    with pytest.raises(common.InputError, match=r'x.tar has a.png as a sparse file'):
+        read_all(list_parts('webdataset', tmp_path / 'x.tar'))

@@ -6,20 +6,28 @@
 Spoils files of each KIND (of KINDS), those numbered from FIRST to LAST - 1, in an
 existing DIRECTORY, and reads each as the commands do. A number is a seed: it makes the
 same file everywhere. Writes [kind, number, what became of it] to results.txt there, a
-line each: 'read', 'refused', or what should not be. A C library may crash, and a reader
-that takes SECONDS is ended by SIGPROF: at_work.txt has what was being read.
+line each: 'read', 'refused', or what should not be. Some files are also given to a
+command, which must write all of its output or nothing. A C library may crash, and a
+reader that takes SECONDS is ended by SIGPROF: at_work.txt has what was being read.
 """
 
+import atexit
 import contextlib
 import functools
 import io
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tarfile
+import traceback
+import types
 import typing
 import zlib
 
@@ -35,13 +43,20 @@ import datasets
 import embed
 import embedder
 import embedding_files
+import evaluate
+import make_csv as make_csv_command
 import model
+import nets._mobilenet
 import plot
 import run_args
 import tiny_run
 import train
+from bulk import inputs
+from bulk import parts as bulk_parts
+from data import _tables
 from deployment import _parity, _run, _sidecar
-from embedding import blocks, outputs, shards
+from embedding import blocks, outputs, shards, sources
+from nets import _trinet
 from searching import gallery, index, verdicts
 from training import flags, journal, resuming, settings, validation
 from visuals import score_curves
@@ -49,7 +64,12 @@ from visuals import score_curves
 SECONDS = 10  # Of processor that a reader may take: a thousand times what it needs.
 PATIENCE = 60  # Seconds that it may wait, such as for a FIFO, on a busy machine.
 MEMORY = 2**30  # That it may take; the files have kilobytes.
+NO_MEMORY = re.compile(r'memory allocation|bad_alloc|t allocate|out of memory', re.I)
+COMMANDED = 100  # Of so many files of some kinds, one is given to a command.
 DRAWN = 25  # Of so many evaluations and curves that are read, one is drawn.
+
+# Forks processes that search an index.
+SERVER = pathlib.Path(__file__).with_name('serve_index.py')
 
 POINTS = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
 FIDS = [f'{pid}_{i}.png' for pid in range(4) for i in range(3)]
@@ -109,6 +129,37 @@ def read_args(directory, number):
     args = flags.parse_args('', resume).args
     settings.group(args)
     resuming.check_rows(vars(args), 1)
+
+
+def make_table_with_heading(directory):
+    more = '"name, of it";{};"{}";"a ""b"""\n'
+    rows = zip(PIDS, FIDS, strict=True)
+    wide = 'x;pid;fid;y\n' + ''.join(more.format(*row) for row in rows)
+    split = 'fid,pid,split\n' + ''.join(f'{fid},{fid[0]},a\n' for fid in FIDS)
+    return [split.encode(), wide.encode()]
+
+
+def read_table_with_heading(directory, number):
+    filename = str(directory / 'table.csv')
+    split = 'split' if number % 2 else None
+    splits = _tables.read(filename, _tables.Columns('pid', 'fid', None, split))
+    _tables.describe_unknown(splits)
+    assert all(len(row) == 2 for rows in splits.values() for row in rows)
+
+
+def make_image_list(directory):
+    (directory / 'images').mkdir()
+    for fid in FIDS:
+        (directory / 'images' / fid).touch()
+    return [''.join(f'{fid}\n' for fid in FIDS).encode()]
+
+
+def read_image_list(directory, number):
+    name = str(directory / 'list.txt')
+    found = sources.read(name, False, str(directory / 'images'))
+    datasets.check_inside(name, found.fids, found.image_root)
+    datasets.check_images_exist(name, found.fids, found.image_root, is_csv=False)
+    assert {os.path.basename(fid) for fid in found.fids} <= set(FIDS)
 
 
 # --- JSON ------------------------------------------------------------------------
@@ -289,12 +340,82 @@ def read_parquet(directory, number):
     np.testing.assert_array_equal(dataset.embs[:], POINTS)
 
 
+def make_parts(name):
+    def make(directory):
+        (directory / 'set.csv').write_text(CSV)
+        job = bulk_parts.describe({'batch_size': 5}, 'abc', JOB)
+        bulk_parts.begin(str(directory / 'parts'), job)
+        for number, (first, last) in enumerate(((0, 5), (5, 12))):
+            rows = [(FIDS[i], PIDS[i], None) for i in range(first, last)]
+            bulk_parts.write_part(
+                *(str(directory / 'parts'), number, rows, POINTS[first:last]),
+                {'weights': 'abc', 'args': '{}'},
+            )
+        return [(directory / 'parts' / name).read_bytes()]
+
+    return make
+
+
+def read_parts(directory, number):
+    dataset = embedding_files.load(str(directory / 'set.csv'), f'{directory}/parts')
+    np.testing.assert_array_equal(dataset.embs[:], POINTS)
+
+
+def read_description(directory, number):
+    job = bulk_parts.describe({'batch_size': 5}, 'abc', JOB)
+    assert bulk_parts.begin(str(directory / 'parts'), job) == []
+    read_parts(directory, number)
+
+
+def make_tar(directory):
+    contents = []
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        target = io.BytesIO()
+        with tarfile.open(fileobj=target, mode='w', format=form) as archive:
+            for fid, pid in zip(FIDS[:4], PIDS, strict=False):
+                for name, content in ((fid, fid * 9), (f'{fid[:-4]}.cls', pid)):
+                    info = tarfile.TarInfo(f'folder/{name}')
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content.encode()))
+        contents.append(target.getvalue())
+    return contents
+
+
+def read_tar(directory, number):
+    place = str(directory / 'x.tar')
+    parts = inputs.list_parts('webdataset', [place], None, False, 5)
+    found = [item.read() for part in parts for item in inputs.read(part)]
+    assert sum(map(len, found)) <= os.path.getsize(place)
+
+
+def make_published(directory):
+    # As little of the net as there can be: a file of 40 kB.
+    _trinet.STAGES, _trinet.EMBEDDING_DIM = ((2, 1, 1, 'a'),), 1
+    arrays = [
+        np.ones(entry.shape, np.float32) * (1 + np.arange(entry.shape[0] % 7).sum())
+        for entry in _trinet.layout()
+    ]
+    contents = []
+    for save in (np.savez, np.savez_compressed):
+        save(target := io.BytesIO(), *arrays)
+        contents.append(target.getvalue())
+    return contents
+
+
+def read_published(directory, number):
+    weights = _trinet.read_weights(str(directory / 'weights.npz'))
+    _trinet.published_name(str(directory / 'weights.npz'))
+    assert all(np.isfinite(array).all() for array in weights.values())
+
+
 def make_names(directory):
     np.save(directory / 'embs.npy', POINTS)
     (directory / 'set.csv').write_text(CSV)
     return [''.join(f'{fid}\n' for fid in FIDS).encode()]
 
 
+JOB = [inputs.Part('files', 'images', FIDS[:5]), inputs.Part('files', 'x', FIDS[5:])]
+PART = 'part-000000.parquet'
 BLOCKS = '.embs.h5.blocks'
 
 
@@ -351,6 +472,80 @@ def make_index(name):
 
 def read_index(directory, number):
     index.Index(str(directory / 'x.faiss'), make_gallery(), [], 'euclidean')
+
+
+def make_sealed_index(directory):
+    contents = []
+    for kind in ('ivf', 'hnsw', 'flat'):
+        filename = directory / 'x.faiss'
+        index.build(kind, str(filename), make_gallery(), 'euclidean', 0.5)
+        contents.append(filename.read_bytes())
+    index.subprocess = types.SimpleNamespace(PIPE=subprocess.PIPE, Popen=Forked)
+    return contents
+
+
+def read_sealed_index(directory, number):
+    """Let FAISS see what is damaged, as if a stranger had made index and sum."""
+    told = json.loads((directory / 'x.faiss.json').read_text())
+    told['sha256'] = common.hash_file(directory / 'x.faiss')
+    (directory / 'x.faiss.json').write_text(json.dumps(told))
+    opened = index.Index(str(directory / 'x.faiss'), make_gallery(), [], 'euclidean')
+    with opened:
+        found = opened.find(POINTS[:2], 5, bool(number % 2))
+    for query, one in zip(POINTS, found, strict=False):
+        assert len(set(one.rows.tolist())) == len(one.rows)
+        np.testing.assert_allclose(
+            one.dists, np.linalg.norm(POINTS[one.rows] - query, axis=1), atol=1e-3
+        )
+        assert (np.diff(one.dists) >= 0).all()
+
+
+class Forked:
+    """What subprocess.Popen is to an Index, by forks of a process that has FAISS.
+
+    New ones would each have to import it, for a hundred times as long.
+    """
+
+    def __init__(self, args, *, stderr, **_):
+        theirs, ours = os.pipe()
+        self.stdin = os.fdopen(ours, 'w', encoding='utf-8')
+        back, answers = os.pipe()
+        self.stdout = os.fdopen(back, encoding='utf-8')
+        self.code = None
+        streams = [theirs, answers, stderr.fileno()]
+        socket.send_fds(start_server(), [args[-1].encode()], streams)
+        os.close(theirs)
+        os.close(answers)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        self.wait()
+
+    def wait(self):
+        if self.code is None:
+            self.code = int(start_server().recv(100))
+        if self.code == -signal.SIGXCPU:
+            raise TimeoutError('FAISS does not end')
+        return self.code
+
+
+@functools.cache
+def start_server():
+    """Return the socket to a process of serve_index.py, which ends with this one."""
+    ours, theirs = socket.socketpair()
+    words = [theirs.fileno(), SECONDS, MEMORY]
+    subprocess.Popen(
+        [sys.executable, str(SERVER), *map(str, words)],
+        pass_fds=[theirs.fileno()],
+    )
+    theirs.close()
+    atexit.register(ours.close)
+    return ours
 
 
 def make_sidecar(directory):
@@ -482,6 +677,10 @@ HDF5_WAYS = (spoilers.change_dataset,) * 2
 # Every kind of file that is read, but for images.
 KINDS = {
     'csv': Kind('set.csv', make_csv, read_csv),
+    'table of a data set': Kind(
+        'table.csv', make_table_with_heading, read_table_with_heading
+    ),
+    'list of images': Kind('list.txt', make_image_list, read_image_list),
     'args.json': Kind('args.json', make_args, read_args, JSON_WAYS),
     'evaluation': Kind('scores.json', make_scores, read_scores, JSON_WAYS),
     'best.json': Kind('best.json', make_best, read_best, JSON_WAYS),
@@ -499,6 +698,14 @@ KINDS = {
     ),
     'csv of embeddings': Kind('embs.csv', make_table('.csv'), read_csv_embeddings),
     'parquet': Kind('embs.parquet', make_table('.parquet'), read_parquet),
+    'bulk.json': Kind(
+        'parts/bulk.json', make_parts('bulk.json'), read_description, JSON_WAYS
+    ),
+    'part of bulk': Kind(f'parts/{PART}', make_parts(PART), read_parts),
+    'tar': Kind('x.tar', make_tar, read_tar, (spoilers.change_header,) * 8),
+    'published weights': Kind(
+        'weights.npz', make_published, read_published, (spoilers.change_member,) * 8
+    ),
     'names beside npy': Kind('embs.txt', make_names, read_embeddings('embs.npy')),
     'block of embeddings': Kind(
         f'{BLOCKS}/rows-0.npz', make_block, read_blocks, (spoilers.change_member,) * 8
@@ -509,6 +716,7 @@ KINDS = {
     'export': Kind('x.onnx.json', make_sidecar, read_sidecar, JSON_WAYS),
     'thresholds': Kind('thresholds.json', make_thresholds, read_thresholds, JSON_WAYS),
     'index': Kind('x.faiss', make_index('x.faiss'), read_index),
+    'index with its sum': Kind('x.faiss', make_sealed_index, read_sealed_index),
     'index json': Kind(
         'x.faiss.json', make_index('x.faiss.json'), read_index, JSON_WAYS
     ),
@@ -553,14 +761,107 @@ def read_one(kind, directory, number):
     except common.InputError as error:
         message = common.describe_error(error)
         outcome = 'refused' if str(directory) in message else f'no file: {message}'
+        outcome = find_memory_error(error) or outcome
     except SystemExit as error:
         outcome = 'refused' if error.code == 2 else f'exit {error.code}'
+        outcome = find_memory_error(error) or outcome
     except BaseException as error:
         outcome = f'{type(error).__name__}: {error}'
     if sorted(os.listdir(directory)) != before:
         return f'{outcome}, other files'
     is_changed = (directory / kind.filename).read_bytes() != content
     return f'{outcome}, written to' if is_changed and outcome != 'read' else outcome
+
+
+def find_memory_error(error):
+    """Return what to say of an error behind which memory was not there, or None.
+
+    Readers tell of that as of any other damage. But only limit_memory kept such a file
+    from taking what the machine has.
+    """
+    found, files = None, set()
+    while error is not None:
+        # HDF5 tells of it in words alone.
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            found = f'asked for more memory than the file can claim: {error}'
+        frames = traceback.extract_tb(error.__traceback__)
+        files |= {os.path.basename(frame.filename) for frame in frames}
+        error = error.__cause__ or error.__context__
+    # Where an attribute's text is, HDF5 does not say. It takes 4 GB at the most.
+    return None if 'attrs.py' in files else found
+
+
+def make_world(place):
+    """Write a data set, a run of a tiny net and embeddings into a new directory."""
+    nets._mobilenet.SEPARABLE = ((8, 2),)
+    place.mkdir()
+    tiny_run.write_dataset(place)
+    tiny_run.start(place, place / 'run', '--quiet')
+    for suffix in ('.h5', '.npz'):
+        embed.main(embed_flags(place, place / f'embs{suffix}'))
+    (place / 'out').mkdir()
+
+
+def embed_flags(place, output):
+    words = ['--dataset', str(place / 'train.csv'), '--filename', str(output)]
+    return ['--experiment_root', str(place / 'run'), *words, '--quiet']
+
+
+def evaluate_flags(embeddings):
+    def flags_of(place):
+        words = ['--excluder', 'diagonal', '--filename', str(place / 'out' / 'x.json')]
+        for name in ('query', 'gallery'):
+            words += [f'--{name}_dataset', str(place / 'train.csv')]
+            words += [f'--{name}_embeddings', str(place / embeddings)]
+        return words
+
+    return flags_of
+
+
+def split_flags(place):
+    words = ['split', str(place / 'train.csv'), '--excluder', 'diagonal']
+    return [*words, '--val_pids', '1', '--output_dir', str(place / 'out')]
+
+
+def embed_again(place):
+    return embed_flags(place, place / 'out' / 'x.h5')
+
+
+# What is spoilt of make_world, the command that reads it, and the number of its files.
+COMMANDS = {
+    'csv': ('train.csv', make_csv_command.main, split_flags, 3),
+    'args.json': ('run/args.json', embed.main, embed_again, 1),
+    'hdf5': ('embs.h5', evaluate.main, evaluate_flags('embs.h5'), 1),
+    'npz': ('embs.npz', evaluate.main, evaluate_flags('embs.npz'), 1),
+    'checkpoint index': ('run/checkpoint-2.index', embed.main, embed_again, 1),
+    'checkpoint data': (
+        'run/checkpoint-2.data-00000-of-00001',
+        *(embed.main, embed_again, 1),
+    ),
+}
+
+
+def run_command(name, place, rng):
+    """Return 'read', 'refused', or what else became of a command with a spoilt file."""
+    filename, main_of, flags_of, count = COMMANDS[name]
+    content = (place / filename).read_bytes()
+    (place / filename).unlink()
+    (place / filename).write_bytes(spoil(KINDS[name], [content], rng))
+    try:
+        main_of(flags_of(place))
+        outcome, expected = 'read', count
+    except common.InputError as error:
+        outcome, expected = find_memory_error(error) or 'refused', 0
+    except SystemExit as error:
+        outcome, expected = ('refused' if error.code == 2 else f'exit {error.code}'), 0
+    except BaseException as error:
+        return f'command: {type(error).__name__}: {error}'
+    written = sorted(path.name for path in (place / 'out').iterdir())
+    for path in (place / 'out').iterdir():
+        path.unlink()
+    (place / filename).unlink()
+    (place / filename).write_bytes(content)
+    return outcome if len(written) == expected else f'{outcome}, with files {written}'
 
 
 def run(directory, name, numbers):
@@ -574,14 +875,23 @@ def run(directory, name, numbers):
     target = directory / kind.filename
     target.write_bytes(contents[0])
     kind.read(directory, 0)  # What is not spoilt is read.
+    world = directory.parent / f'world of {name}'
+    if name in COMMANDS:
+        make_world(world)
     limit_memory()
     for number in numbers:
         (directory.parent / 'at_work.txt').write_text(json.dumps([name, number, None]))
         rng = np.random.default_rng([number, zlib.crc32(name.encode())])
+        # Another file: of this one, HDF5 would show what it may still have open.
+        target.unlink()
         target.write_bytes(spoil(kind, contents, rng))
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.alarm(PATIENCE)
         outcome = read_one(kind, directory, number)
+        if name in COMMANDS and number % COMMANDED == 0:
+            done = run_command(name, world, rng)
+            if done not in ('read', 'refused'):
+                outcome = f'{outcome}, command {done}'
         yield number, outcome
 
 

@@ -203,7 +203,8 @@ def change_member(rng, content, other):
     elif choice < 0.2:
         members[f'{name[:2]}{rng.integers(9)}'] = members.pop(name)
     else:
-        spoil = BYTES[rng.integers(len(BYTES))]
+        ways = (*BYTES, change_shape, change_shape)
+        spoil = ways[rng.integers(len(ways))]
         members[name] = spoil(rng, members[name], members[next(iter(members))])
     target = io.BytesIO()
     method = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED][rng.integers(2)]
@@ -211,6 +212,52 @@ def change_member(rng, content, other):
         for name, data in members.items():
             archive.writestr(name, data)
     return target.getvalue()
+
+
+def change_shape(rng, content, other):
+    """Let the header of a NumPy array claim another shape."""
+    source = io.BytesIO(content)
+    np.lib.format.read_magic(source)
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(source)
+    numbers = [*shape, 1]
+    numbers[rng.integers(len(numbers))] = SIZES[rng.integers(len(SIZES))]
+    header = {
+        'descr': np.lib.format.dtype_to_descr(dtype),
+        'fortran_order': is_fortran,
+        'shape': tuple(numbers[: len(shape)] if len(shape) else numbers),
+    }
+    target = io.BytesIO()
+    np.lib.format.write_array_header_1_0(target, header)
+    return target.getvalue() + source.read()
+
+
+def change_header(rng, content, other):
+    """Spoil the header of a tar's member, whose sum is right again."""
+    changed = bytearray(content)
+    places = list(find_headers(content))
+    place = places[rng.integers(len(places))]
+    header = bytearray(content[place : place + 512])
+    # Name, mode, size, time, kind, name of a link, and what GNU has of holes.
+    fields = [(0, 100), (100, 8), (124, 12), (136, 12), (156, 1), (157, 100)]
+    fields.append((386, 109))
+    first, length = fields[rng.integers(len(fields))]
+    texts = [rng.bytes(length), b'', b'7' * length, b'\x80' + b'\xff' * (length - 1)]
+    texts += [b'-1', b'1000', bytes([rng.choice([*b'0123456KLSVgx'])])]
+    text = texts[rng.integers(len(texts))][:length]
+    header[first : first + length] = text.ljust(length, b'\0')
+    header[148:156] = b' ' * 8
+    header[148:156] = b'%06o\0 ' % sum(header)
+    changed[place : place + 512] = header
+    return bytes(changed)
+
+
+def find_headers(content):
+    """Yield the places of the headers of a tar of short regular files."""
+    place = 0
+    while content[place : place + 1].strip(b'\0'):
+        yield place
+        size = int(content[place + 124 : place + 135], 8)
+        place += 512 + -(-size // 512) * 512
 
 
 def read_members(content):

@@ -527,6 +527,17 @@ def test_every_absolute_path_is_in_the_root_of_all(places):
     datasets.check_inside('x.csv', [f'{places}/beside/out.png'], '/')
 
 
+@pytest.mark.parametrize('fid', ['a\0.png', 'a\0/b.png'])
+def test_name_that_no_file_can_have_is_told(tmp_path, fid):
+    with pytest.raises(common.InputError, match=r"^x.txt names 'a\\x00.*correct it$"):
+        datasets.check_inside('x.txt', ['b.png', fid], str(tmp_path))
+    message = r'^1 of 1 images in x.txt are missing'
+    with pytest.raises(common.InputError, match=message):
+        datasets.check_images_exist(
+            'x.txt', np.array([fid], object), str(tmp_path), is_csv=False
+        )
+
+
 ALLOW = '--allow_outside_image_root'
 REFUSAL = r'12 image\(s\) in .*train.* are outside .*add ' + ALLOW
 

@@ -238,6 +238,10 @@ def spoil(arrays):
     arrays['arr_3'] = arrays['arr_3'] * np.nan
 
 
+def grow(arrays):
+    arrays['arr_3'] = arrays['arr_3'] * np.float64(1e300)  # Too large for float32.
+
+
 def use_integers(arrays):
     arrays['arr_2'] = np.zeros(64, np.int64)
 
@@ -260,6 +264,7 @@ def use_integers(arrays):
         (swap_statistics, r'arr_5 has values of 0 or less, expected bn_conv1 inv_std'),
         (transpose, r'arr_271 has shape \[128, 1024\], expected dense2 W'),
         (spoil, r'arr_3 has NaN or infinite values, expected bn_conv1 gamma \[64\]'),
+        (grow, r'arr_3 has NaN or infinite values, expected bn_conv1 gamma \[64\]'),
         (use_integers, 'arr_2 holds int64, not floating point numbers'),
     ],
 )

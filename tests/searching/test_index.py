@@ -55,6 +55,13 @@ def find(filename, images, embs, count, without=(), metric='euclidean', by_pid=F
         return opened.find(embs, count, by_pid)
 
 
+def seal(filename):
+    """Let the sum in the JSON be that of the index."""
+    beside = pathlib.Path(f'{filename}.json')
+    told = json.loads(beside.read_text()) | {'sha256': common.hash_file(filename)}
+    beside.write_text(json.dumps(told))
+
+
 def search_exactly(embs, images, count, metric='euclidean'):
     """Return the nearest.Nearest of each query without an index."""
     distances = ranking.EmbeddingDistances(embs, images.embs, metric)
@@ -190,10 +197,7 @@ def test_file_that_faiss_cannot_read_is_told(images, tmp_path):
     filename = str(tmp_path / 'x.index')
     index.build('flat', filename, images, 'euclidean', 0.9)
     pathlib.Path(filename).write_text('no index')
-    beside = pathlib.Path(f'{filename}.json')
-    told = json.loads(beside.read_text())
-    told['sha256'] = common.hash_file(filename)
-    beside.write_text(json.dumps(told))
+    seal(filename)
     with pytest.raises(common.InputError, match=r'FAISS fails with .*x.index \(exit 1'):
         find(filename, images, images.embs[:1], 1)
 
@@ -220,3 +224,38 @@ def test_embeddings_of_many_blocks_are_indexed_in_order(images, monkeypatch):
     sample = index._faiss.draw_sample(images.embs, 1, lambda embs: embs)
     # Of each of nine blocks, half.
     assert len(sample) == 8 * 35 + 20
+
+
+def write_numbered(filename, images, numbers):
+    """Write an exact index that calls the images by other numbers."""
+    import faiss
+
+    made = faiss.IndexIDMap(faiss.IndexFlatL2(DIM))
+    made.add_with_ids(images.embs, np.asarray(numbers, np.int64))
+    faiss.write_index(made, filename)
+    seal(filename)
+
+
+def test_images_that_are_not_there_are_not_found(flat, images):
+    write_numbered(flat, images, np.arange(NUM_ROWS) + 1)
+    message = f'{flat} is damaged: it finds image 601 of 600; make it again'
+    with pytest.raises(common.InputError, match=message):
+        find(flat, images, images.embs[-1:], 3)
+
+
+def test_image_that_an_index_has_twice_is_found_once(flat, images):
+    write_numbered(flat, images, np.arange(NUM_ROWS) // 2)
+    (found,) = find(flat, images, images.embs[:1], 100)
+    assert len(set(found.rows.tolist())) == len(found.rows) == 100
+
+
+def test_no_more_memory_is_taken_than_an_index_can_fill(flat, images):
+    path = pathlib.Path(flat)
+    claim = (NUM_ROWS * DIM).to_bytes(8, 'little')
+    content = path.read_bytes()
+    assert content.count(claim) == 1
+    path.write_bytes(content.replace(claim, (2**28).to_bytes(8, 'little')))  # 1 GB.
+    seal(flat)
+    message = rf'FAISS fails with {flat} \(exit 1: it asks for more memory than it can'
+    with pytest.raises(common.InputError, match=message):
+        find(flat, images, images.embs[:1], 3)
