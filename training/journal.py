@@ -368,7 +368,8 @@ class Journal:
         self.logger = logger
         self.directory = directory
         self.reporters = reporters
-        self.writer = tf.summary.create_file_writer(directory)
+        with self.naming_the_events():
+            self.writer = tf.summary.create_file_writer(directory)
         if steps.start:
             self.forget_later_events(steps.start + 1)
         self.speed = Speed()
