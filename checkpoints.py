@@ -713,7 +713,8 @@ class TrainingState:
             try:
                 self.record_best(record)
             except BaseException:
-                remove(self.directory, name)  # Nobody knows of it.
+                with contextlib.suppress(OSError):  # The disk may be read-only.
+                    remove(self.directory, name)  # Nobody knows of it.
                 raise
             for other in index_names(self.directory):
                 if BEST_FILES.fullmatch(other) and other not in (name, before):

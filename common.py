@@ -862,7 +862,8 @@ def complete_file(filename: str, makes_directory: bool = True) -> Iterator[str]:
         raise
     finally:
         if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
+            # A disk that is read-only now has been told of; what stays is a leftover.
+            with contextlib.suppress(OSError):
                 os.remove(temporary)
         if lock is not None:
             os.close(lock)
@@ -894,7 +895,7 @@ def directory_beside(target: str) -> Iterator[str]:
             yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.remove(temporary)
         os.close(lock)
 

@@ -33,6 +33,22 @@ def pytest_runtest_setup(item):
         pytest.skip(f'with --slow only: {mark.args[0]}')
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Say which faults could not be injected here: nobody reads a reason otherwise.
+
+    Not in tests/faults: the process that pytest-xdist reports to has not loaded that.
+    """
+    faults = {}
+    for report in terminalreporter.getreports('skipped'):
+        for name, value in report.user_properties:
+            if name == 'not injected':
+                faults.setdefault(value[1], []).append(value[0])
+    for reason, some in faults.items():
+        terminalreporter.write_line(
+            f'{len(some)} faults NOT INJECTED: {reason} (first: {some[0]})', yellow=True
+        )
+
+
 def seed_everything():
     """Let random numbers be the same in every run, whatever the order of the tests."""
     random.seed(0)

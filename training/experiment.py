@@ -139,7 +139,8 @@ class ExperimentRoot:
     def release_lock(self):
         """Let others in."""
         if self.lock is not None:
-            with contextlib.suppress(FileNotFoundError):  # The directory is gone.
+            # The directory is gone, or read-only: the file is no lock without us.
+            with contextlib.suppress(OSError):
                 os.remove(os.path.join(self.directory, LOCK))
             os.close(self.lock)
 
@@ -184,7 +185,9 @@ class ExperimentRoot:
             return
         is_false_start = kind is not None and self.is_removable
         is_false_start &= self.lock is not None  # Else, whose files would it remove?
-        with contextlib.suppress(FileNotFoundError):  # Somebody has removed it all.
+        # Somebody has removed it all, or the disk is read-only. The error that ends the
+        # run is another one.
+        with contextlib.suppress(OSError):
             if is_false_start:
                 for name in filter(OF_A_RUN.fullmatch, os.listdir(self.directory)):
                     remove(os.path.join(self.directory, name))

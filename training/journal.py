@@ -418,8 +418,8 @@ class Journal:
         self.reporters = reporters
         with self.naming_the_events():
             put_before_now(directory)
-        is_first = not list_events(directory)
-        self.writer = tf.summary.create_file_writer(directory)
+            is_first = not list_events(directory)
+            self.writer = tf.summary.create_file_writer(directory)
         if not is_first:
             self.forget_later_events(steps.start + 1)
         self.speed = Speed()

@@ -45,6 +45,17 @@ def all_stories(data, tmp_path_factory):
     return {story.name: story for story in (train, *embed, export, search)}
 
 
+@pytest.fixture(scope='session')
+def formats(data, all_stories, tmp_path_factory):
+    """Return {name: stories.Story} of the other ways that embed.py writes."""
+    import stories
+
+    directory = tmp_path_factory.mktemp('formats').resolve()
+    trained = all_stories['train.py'].after
+    told = stories.formats(data, trained, directory / 'exp', directory)
+    return {story.name: story for story in told}
+
+
 class Reliability:
     """Where a test puts what it found out.
 
@@ -74,14 +85,18 @@ class Reliability:
         put(self.request.node, row)
 
     def skip(self, fault, reason):
-        """Skip the test, and say in the table that the fault was not injected."""
+        """Skip the test; say in the table, and at the end, that it was not injected.
+
+        The end is that of tests/conftest.py.
+        """
+        self.request.node.user_properties.append(('not injected', [fault, reason]))
         skip(self.request.node, fault, reason)
 
 
 def put(item, row):
     """Leave a table.Row with a test."""
     # What a test reports comes back from the processes of pytest-xdist, too.
-    item.user_properties.append(('reliability', list(row)))
+    item.user_properties.append((table.PROPERTY, list(row)))
 
 
 def skip(item, fault, reason):
@@ -103,53 +118,6 @@ def reliability(request):
     return Reliability(request)
 
 
-# Rows of the tests that passed. The hooks have no object of ours to keep them in.
-ROWS = pytest.StashKey()
-
-# Where they are kept until a run of --last-failed completes them.
-CACHED = 'faults/rows'
-
-
 def pytest_configure(config):
-    config.stash[ROWS] = []
     config.addinivalue_line('markers', 'slow_fault(fault): of --faults only')
-    config.pluginmanager.register(Collector(config))
-
-
-class Collector:
-    """Collects rows and writes the page, in the process that pytest-xdist reports to.
-
-    Args:
-        config: of pytest.
-    """
-
-    def __init__(self, config):
-        self.config = config
-
-    def pytest_runtest_logreport(self, report):
-        is_told = report.when == 'call' or report.skipped  # In its setup, perhaps.
-        if is_told and not report.failed:
-            self.config.stash[ROWS] += [
-                table.Row(*row)
-                for name, row in report.user_properties
-                if name == 'reliability'
-            ]
-
-    def pytest_sessionfinish(self, session, exitstatus):
-        is_worker = hasattr(self.config, 'workerinput')
-        if is_worker or not self.config.getoption('--reliability', False):
-            return
-        rows = self.config.stash[ROWS]
-        # Of a run that had a failure, what passed is repeated only if it is asked for.
-        if self.config.getoption('--last-failed'):
-            rows = [table.Row(*row) for row in self.config.cache.get(CACHED, [])] + rows
-        self.config.cache.set(CACHED, [list(row) for row in rows])
-        if exitstatus:
-            return
-        try:
-            table.write_page(rows)
-        except ValueError as error:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            print(f'\n{table.PAGE.name} is not written: {error}')
-        else:
-            print(f'\n{table.PAGE.name} is written')
+    config.pluginmanager.register(table.Collector(config))

@@ -16,6 +16,7 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -154,7 +155,9 @@ def start_server():
     return context
 
 
-def start(command, argv, fault=None, log='', said=os.devnull, pause=None, env=()):
+def start(
+    command, argv, fault=None, log='', said=os.devnull, pause=None, env=(), kept=None
+):
     """Start a command; return its Process.
 
     Args:
@@ -165,17 +168,19 @@ def start(command, argv, fault=None, log='', said=os.devnull, pause=None, env=()
         said: file that stdout and stderr go to.
         pause: a Pause, or None.
         env: {name: value}, added to the environment.
+        kept: pathlib.Path of a directory for what is synced, or None; see keep.
     """
     library = build() if fault else None
     process = start_server().Process(
         target=be,
         args=(command, argv, fault, library, str(log), str(said), pause, dict(env)),
+        kwargs={'kept': kept},
     )
     process.start()
     return process
 
 
-def be(command, argv, fault, library, log, said, pause, env):
+def be(command, argv, fault, library, log, said, pause, env, kept=None):
     """Be a command; see start."""
     assert 'tensorflow' in sys.modules, 'everything.py is not imported in the server'
     # Of tests in the background of a script, the shell has SIGINT ignored.
@@ -189,13 +194,33 @@ def be(command, argv, fault, library, log, said, pause, env):
         os.dup2(descriptor, number)
     if command == 'export':
         use_runtime_here(module)
+    if command == 'embed':
+        # Each batch is kept, not what half a minute has done; see stories.formats.
+        importlib.import_module('embedding.blocks').SECS = (
+            0 if '--resume' in argv else math.inf
+        )
     sys.argv = [str(ROOT / f'{command}.py'), *argv]
     os.environ.update(env)
     if pause:
         wait_at(pause)
+    if kept:
+        keep(kept)
     if fault:
         arm(library, fault, log)
     common.run(module.main)
+
+
+def keep(directory):
+    """Let this process copy each file that it syncs to directory/1, directory/2, ..."""
+    sync, numbers = os.fsync, itertools.count(1)
+
+    def copy_and_sync(descriptor):
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            copy = directory / str(next(numbers))
+            shutil.copyfile(f'/proc/self/fd/{descriptor}', copy)
+        sync(descriptor)
+
+    os.fsync = copy_and_sync
 
 
 def use_runtime_here(export):
@@ -265,16 +290,16 @@ def wait_for(path, said_of, timeout=math.inf):
         time.sleep(0.01)
 
 
-def run(command, argv, fault=None, timeout=300):
+def run(command, argv, fault=None, timeout=300, kept=None):
     """Run a command to its end; return the Outcome.
 
     Args:
-        command, argv, fault: see start.
+        command, argv, fault, kept: see start.
         timeout: seconds, after which it is killed, and the test fails.
     """
     with tempfile.TemporaryDirectory() as directory:
         log, said = pathlib.Path(directory, 'log'), pathlib.Path(directory, 'said')
-        process = start(command, argv, fault, log, said)
+        process = start(command, argv, fault, log, said, kept=kept)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()

@@ -10,10 +10,16 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import time
 import typing
+
+import pytest
 
 FOLDER = pathlib.Path(__file__).parent
 PAGE = FOLDER.parents[1] / 'docs' / 'reliability.md'
+
+# What a test leaves for the table: a property of pytest's, its value a Row.
+PROPERTY = 'reliability'
 
 COLUMNS = (
     'fault',
@@ -79,8 +85,12 @@ def join(rows, faults):
     ]
 
 
-def describe_conditions():
-    """Return where and when the faults were injected, as a text."""
+def describe_conditions(parts):
+    """Return where and when the faults were injected, as a text.
+
+    Args:
+        parts: list of seconds that the runs took which the rows are of.
+    """
     versions = [
         f'{name} {importlib.metadata.version(name)}'
         for name in ('tensorflow', 'keras', 'numpy', 'h5py')
@@ -95,13 +105,34 @@ def describe_conditions():
     is_all = os.environ.get('FAULTS') == 'all'
     return (
         ('' if is_all else 'This is the page of a selection, as `./test.sh` has it. ')
-        + f'Written on {datetime.date.today()}: {processor}, Linux {linux}, Python '
+        + f'Written on {datetime.date.today()}, after {describe_time(parts)}: '
+        f'{processor}, Linux {linux}, Python '
         f'{platform.python_version()}, {", ".join(versions)}.'
     )
 
 
-def write_page(rows, page=PAGE, faults=None):
+def describe_time(parts):
+    """Return how long runs took, and on how many cores, as a text.
+
+    Args:
+        parts: list of seconds, of the first and of those of --last-failed.
+    """
+    cores = len(os.sched_getaffinity(0))
+    minutes = round(sum(parts) / 60)
+    return (
+        f'{minutes} minute{"s" * (minutes != 1)} on {cores} core{"s" * (cores != 1)}'
+        + f' (in {len(parts)} runs: what had failed was repeated)' * (len(parts) > 1)
+    )
+
+
+def write_page(rows, parts, page=PAGE, faults=None):
     """Write the page from the Rows of a run.
+
+    Args:
+        rows: list of Row.
+        parts: see describe_conditions.
+        page: pathlib.Path.
+        faults: list of str, those that need a row.
 
     Raises:
         ValueError: one of `faults`, by default all of the suite, has no row.
@@ -109,8 +140,64 @@ def write_page(rows, page=PAGE, faults=None):
     lines = [COLUMNS, ['---'] * len(COLUMNS)]
     lines += [[*map(str, row)] for row in join(rows, faults or list_faults())]
     table = ''.join(f'| {" | ".join(cells)} |\n' for cells in lines)
-    text = TEXT.format(conditions=describe_conditions())
+    text = TEXT.format(conditions=describe_conditions(parts))
     page.write_text(text + table, encoding='utf-8')
+
+
+class Collector:
+    """Collects rows and writes the page, in the process that pytest-xdist reports to.
+
+    A run of --last-failed completes the one before: what a test told then, it tells no
+    more if it is run again.
+
+    Args:
+        config: of pytest.
+
+    Attributes:
+        rows: {id of a test that was run: list of Row, of one that passed}.
+    """
+
+    # Where pytest keeps rows, and seconds, until a run of --last-failed.
+    CACHED_ROWS, CACHED_PARTS = 'faults/rows_of_tests', 'faults/secs'
+
+    def __init__(self, config):
+        self.config = config
+        self.rows = {}
+        self.started = time.monotonic()
+
+    def pytest_runtest_logreport(self, report):
+        rows = self.rows.setdefault(report.nodeid, [])
+        is_told = report.when == 'call' or report.skipped  # In its setup, perhaps.
+        if report.failed:
+            rows.clear()
+        elif is_told:
+            rows += [
+                Row(*row) for name, row in report.user_properties if name == PROPERTY
+            ]
+
+    def pytest_sessionfinish(self, session, exitstatus):
+        is_worker = hasattr(self.config, 'workerinput')
+        if is_worker or not self.config.getoption('--reliability', False):
+            return
+        by_test, parts = {}, []
+        if self.config.getoption('--last-failed'):
+            by_test = self.config.cache.get(self.CACHED_ROWS, {})
+            parts = self.config.cache.get(self.CACHED_PARTS, [])
+        by_test |= {
+            name: [list(row) for row in rows] for name, rows in self.rows.items()
+        }
+        parts = [*parts, time.monotonic() - self.started]
+        self.config.cache.set(self.CACHED_ROWS, by_test)
+        self.config.cache.set(self.CACHED_PARTS, parts)
+        if exitstatus:
+            return
+        try:
+            write_page([Row(*row) for rows in by_test.values() for row in rows], parts)
+        except ValueError as error:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            print(f'\n{PAGE.name} is not written: {error}')
+        else:
+            print(f'\n{PAGE.name} is written')
 
 
 def read_table(text):

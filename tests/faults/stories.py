@@ -9,12 +9,12 @@ import time
 import typing
 
 import doomed
-import h5py
 import numpy as np
 
 import checkpoints
 import common
 import deployment
+import embedding_files
 import tiny_run
 from deployment import _sidecar
 from run_files import assert_same_state
@@ -22,8 +22,13 @@ from searching import index
 
 NUM_STEPS = 2
 
-# What grows while a run lives: its last line may be torn, and no other.
+# What grows while a run lives: its last line may be torn, and no other. Then the arrays
+# of --detailed_logs, whose rows are the same whenever they are written.
 STREAMS = ('train.log', 'events.out.tfevents')
+ARRAYS = ('embeddings', 'losses', 'fids')
+
+# Endings of files that have the same bytes each time.
+EXACT = ('.h5', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
 
 # Random parts of the names of temporary files, and of TensorBoard's.
 RANDOM = re.compile(
@@ -42,6 +47,8 @@ class Story(typing.NamedTuple):
         root: pathlib.Path that it writes below.
         before: pathlib.Path of a copy of what is there before, or None: nothing.
         after: pathlib.Path of a copy of what is there afterwards.
+        synced: pathlib.Path of a directory with what was synced of files, the first
+            one as 1.
         calls: list of doomed.Call, of the undisturbed run.
         secs: that it took.
     """
@@ -52,6 +59,7 @@ class Story(typing.NamedTuple):
     root: pathlib.Path
     before: pathlib.Path | None
     after: pathlib.Path
+    synced: pathlib.Path
     calls: list = ()
     secs: float = 0.0
 
@@ -61,14 +69,16 @@ def tell(name, command, argv, root, copies, before=None):
 
     Args:
         name, command, argv, root, before: see Story.
-        copies: pathlib.Path of a directory for Story.after.
+        copies: pathlib.Path of a directory for Story.after and Story.synced.
     """
-    story = Story(name, command, argv, root, before, copies / name)
+    synced = copies / f'{name}, synced'
+    synced.mkdir()
+    story = Story(name, command, argv, root, before, copies / name, synced)
     restart(story)
     # Where no faults can be injected, there are still those that need no library.
     fault = None if doomed.find_reason() else doomed.Fault(root)
     started = time.perf_counter()
-    outcome = doomed.run(command, argv, fault)
+    outcome = doomed.run(command, argv, fault, kept=synced)
     assert outcome.code == 0, outcome.said
     secs = time.perf_counter() - started
     shutil.copytree(root, story.after)
@@ -123,6 +133,7 @@ def train_flags(data, root, num_steps):
         *(data, root, '--train_iterations', str(num_steps), '--seed', '2'),
         *('--checkpoint_frequency', '1', '--val_every', '1'),
         *('--val_set', str(data / 'train.csv'), '--val_excluder', 'diagonal'),
+        '--detailed_logs',
     )
 
 
@@ -157,6 +168,28 @@ def embed(data, trained, root, copies):
     flags = [*argv, '--merge']
     joined = tell('embed.py --merge', 'embed', flags, root, copies, parts.after)
     return [whole, part, joined]
+
+
+# Endings of the files that `formats` tells of.
+SUFFIXES = ('.npz', '.csv', '.parquet')
+
+
+def formats(data, trained, root, copies):
+    """Return the Stories of embed.py that writes no HDF5, or keeps what it has done.
+
+    See embed. What is kept has a file for each batch; see doomed.be.
+    """
+    flags = {
+        f'embed.py to {end}': ['--filename', f'train_embeddings{end}']
+        for end in SUFFIXES
+    }
+    # Two batches, and a file of few calls.
+    few = ['--batch_size', '6', '--filename', 'train_embeddings.csv', '--resume']
+    flags['embed.py --resume'] = few
+    return [
+        tell(name, 'embed', embed_flags(data, root) + more, root, copies, trained)
+        for name, more in flags.items()
+    ]
 
 
 def export(data, trained, root, copies):
@@ -240,7 +273,8 @@ def is_final(path):
 
 def is_stream(path):
     """Say whether a path is that of a file that grows while a run lives."""
-    return pathlib.PurePath(path).name.startswith(STREAMS)
+    name = pathlib.PurePath(path).name
+    return name in ARRAYS or name.startswith(STREAMS)
 
 
 def list_files(root):
@@ -256,7 +290,7 @@ def find_damage(root):
             continue
         try:
             check_file(root / name)
-        except (AssertionError, ValueError, OSError, KeyError) as error:
+        except Exception as error:  # Each reader has its own.
             damage.append(f'{name} is damaged: {" ".join(str(error).split())[:200]}')
     return damage
 
@@ -274,10 +308,14 @@ def check_file(path):
         json.loads(path.read_text(encoding='utf-8'))
     elif path.suffix == '.index' and path.stem != 'variables':  # Of a SavedModel.
         read_checkpoint(path.parent, path.stem)
-    elif path.suffix == '.h5':
-        with h5py.File(path) as file:
-            assert len(file['emb'][:]) == len(file['fid'][:]) == len(file['pid'][:])
-            assert file['embs'] == file['emb']
+    elif path.suffix == '.onnx':
+        deployment.load('onnx').load(str(path))
+    elif path.suffix == '.faiss':
+        import faiss
+
+        assert faiss.read_index(str(path)).ntotal
+    elif '_embeddings.' in path.name and path.suffix in ('.h5', *SUFFIXES):
+        check_embeddings(path)
     elif path.name == 'checkpoint':
         checkpoints.latest(str(path.parent))
     if path.name == 'best.json':
@@ -285,6 +323,21 @@ def check_file(path):
         told = record['step']
         step = int(read_checkpoint(path.parent, record['checkpoint'])['global_step'])
         assert step == told, f'weights of step {step}, but it tells of step {told}'
+
+
+def check_embeddings(path):
+    """Raise an exception if a file of embeddings is damaged, as far as it can tell."""
+    opened = embedding_files.open_embeddings(str(path))
+    assert len(opened.embs) == len(opened.fids) == len(opened.pids) > 0
+    embedding_files.check_numbers(opened.embs, opened.fids, str(path), opened.skipped)
+    if path.suffix != '.h5':
+        return
+    with opened.embs.file as file:
+        assert embedding_files.read_checksum(opened.embs) is not None
+        assert file['embs'] == file['emb']
+        stored = embedding_files.read_checksum(file['emb_aug'])
+        checksum = embedding_files.update_checksum(0, file['emb_aug'][:])
+        embedding_files.check_checksum(stored, checksum, str(path))
 
 
 def read_checkpoint(root, name):
@@ -340,7 +393,7 @@ def compare(path, expected):
         noise = np.random.default_rng(0).uniform(0, 255, (2, height, width, 3))
         runs = [deployment.load(kind).load(str(p)) for p in (path, expected)]
         np.testing.assert_array_equal(*(run(noise.astype('f4')) for run in runs))
-    elif path.suffix in ('.h5', '.csv', '.html', '.png', '.faiss'):
+    elif path.suffix in EXACT or path.name in ARRAYS:
         assert path.read_bytes() == expected.read_bytes()
 
 
@@ -384,7 +437,7 @@ def fingerprint(root):
     for name in list_files(root):
         path = root / name
         digest.update(f'{RANDOM.sub("*", name)}\n'.encode())
-        if path.is_file() and not is_stream(name):
+        if path.is_file() and not path.name.startswith(STREAMS):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

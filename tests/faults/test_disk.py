@@ -2,15 +2,23 @@
 
 import contextlib
 import errno
+import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
 import doomed
+import keras
 import pytest
 import stories
+import tensorflow as tf
 
+import checkpoints
+import common
 import tiny_run
+from training import experiment, journal
 
 FAULTS = (
     'full disk at each write of train.py',
@@ -27,6 +35,9 @@ FAULTS = (
     'read-only file system under train.py and embed.py',
     'directory removed while train.py runs',
     'disk that others fill while embeddings are written',
+    'full disk at each write of embed.py to .npz',
+    'full disk at each write of embed.py to .csv',
+    'full disk at each write of embed.py to .parquet',
     'full disk at each write of export.py',
     'full disk at each write of export.py --format saved_model',
     'full disk at each write of search.py --build_index',
@@ -47,9 +58,12 @@ REFUSALS = [
     ('train.py', errno.EDQUOT, FAULTS[7], 4),
     ('train.py', errno.EROFS, FAULTS[8], 4),
     ('embed.py', errno.EROFS, FAULTS[9], 2),
-    ('export.py', errno.ENOSPC, FAULTS[14], 1),
-    (DIRECTORY[1], errno.ENOSPC, FAULTS[15], 1),
-    ('search.py --build_index', errno.ENOSPC, FAULTS[16], 1),
+    ('embed.py to .npz', errno.ENOSPC, FAULTS[14], 1),
+    ('embed.py to .csv', errno.ENOSPC, FAULTS[15], 1),
+    ('embed.py to .parquet', errno.ENOSPC, FAULTS[16], 1),
+    ('export.py', errno.ENOSPC, FAULTS[17], 1),
+    (DIRECTORY[1], errno.ENOSPC, FAULTS[18], 1),
+    ('search.py --build_index', errno.ENOSPC, FAULTS[19], 1),
 ]
 ORDINALS = {2: 'second', 4: 'fourth'}
 
@@ -63,7 +77,7 @@ NEEDS_ROOM = ('write', 'mkdir', 'fallocate')
 
 
 @pytest.fixture(scope='module')
-def told(data, all_stories, tmp_path_factory):
+def told(data, all_stories, formats, tmp_path_factory):
     """Return {name: stories.Story} of all commands that write."""
     directory = tmp_path_factory.mktemp('told').resolve()
     embedded = all_stories['embed.py --merge'].after
@@ -71,22 +85,127 @@ def told(data, all_stories, tmp_path_factory):
     trained = all_stories['train.py'].after
     more = (data, trained, directory / 'exp', directory)
     others.append(stories.export_as(*DIRECTORY, *more))
+    others += formats.values()
     return all_stories | {story.name: story for story in others}
 
 
-def find_bad_message(outcome, command, place):
+# Names of what complete_file, directory_beside and checkpoints.write complete.
+UNFINISHED = re.compile(r'\.(.+?)(\.[a-z0-9_]{8})?\.partial(\.d)?')
+
+
+def name_refused(calls, n, is_full, root):
+    """Return a regular expression for how a message names what was refused first.
+
+    A name that cannot be taken away may be forgiven: the next call may be named, too.
+
+    Args:
+        calls: list of doomed.Call, of the command that was refused something.
+        n: which call is the first that may be.
+        is_full: whether only those that need room are refused.
+        root: pathlib.Path below which.
+    """
+    names = []
+    for call in calls[n - 1 :]:
+        if is_full and call.name not in NEEDS_ROOM:
+            continue
+        path = pathlib.PurePath(call.path)
+        is_below = path != root and path.is_relative_to(root)
+        name = path.relative_to(root).parts[0] if is_below else ''
+        match = UNFINISHED.fullmatch(name)
+        if match is not None:
+            name = match[1]
+        elif name.startswith('events.out'):  # The name has a random part.
+            name = "TensorBoard's events"
+        elif name == '.lock':  # The directory's is enough.
+            name = ''
+        names.append(re.escape(name))
+        if call.name not in ('unlink', 'rmdir'):
+            break
+    return '|'.join(names)
+
+
+def find_bad_message(outcome, command, place, name=''):
     """Return what is wrong with how a command ended, list of str.
 
     Args:
         outcome: a doomed.Outcome.
         command: such as 'train'.
         place: directory that has the file which cannot be written.
+        name: what else the message has to name, a regular expression.
     """
     lines = outcome.said.splitlines()
     errors = [line for line in lines if line.startswith(f'{command}.py: error: ')]
     if (outcome.code, len(errors)) != (1, 1) or 'Traceback' in outcome.said:
         return [f'exit code {outcome.code}, says: {" / ".join(lines[-4:])}']
-    return [] if str(place) in errors[0] else [f'names no file: {errors[0]}']
+    is_named = re.search(rf'[/ ]({name})\b', errors[0]) and str(place) in errors[0]
+    return [] if is_named else [f'does not name {name} in {place}: {errors[0]}']
+
+
+def test_message_must_name_the_file_that_was_refused():
+    calls = [
+        doomed.Call(1, 'write', '/r/.args.json.abcd1234.partial', ''),
+        doomed.Call(2, 'unlink', '/r/.args.json.abcd1234.partial', ''),
+        doomed.Call(3, 'mkdir', '/r/.best-1.partial/best-1_temp', ''),
+        doomed.Call(4, 'write', '/r/events.out.tfevents.1', ''),
+    ]
+    names = [name_refused(calls, n, False, '/r') for n in (1, 2, 3, 4)]
+    args_json = re.escape('args.json')
+    best = re.escape('best-1')
+    events = re.escape("TensorBoard's events")
+    assert names == [args_json, f'{args_json}|{best}', best, events]
+    assert name_refused(calls, 2, True, '/r') == best
+    for text, is_bad in (
+        ('cannot write /r/args.json: Read-only file system', False),
+        ('/r/.lock: Read-only file system', True),
+        ('/r/.args.json.abcd1234.partial: Read-only file system', True),
+        ('cannot write args.json: Read-only file system', True),
+    ):
+        outcome = doomed.Outcome(1, f'train.py: error: {text}\n', [])
+        assert bool(find_bad_message(outcome, 'train', '/r', args_json)) == is_bad
+
+
+def refuse(*_, **__):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), 'another file')
+
+
+def test_disk_that_turns_read_only_hides_no_error(tmp_path, monkeypatch):
+    root = experiment.ExperimentRoot(str(tmp_path / 'exp'), True, True)
+    target = str(tmp_path / 'x.json')
+    told = f'cannot write {target}.*: Read-only'
+    for context, message in (
+        (common.complete_file(target), told),
+        (common.directory_beside(target), told),
+        (root, r'^\[Errno 30\] Read-only file system$'),
+    ):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match=message),
+            context as temporary,
+        ):
+            patch.setattr(os, 'remove', refuse)
+            name = temporary if isinstance(temporary, str) else None
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), name)
+
+
+def test_disk_that_turns_read_only_hides_no_error_of_the_best(tmp_path, monkeypatch):
+    network = keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+    state = checkpoints.TrainingState(network, optimizer, str(tmp_path))
+    monkeypatch.setattr(checkpoints, 'remove', refuse)
+    monkeypatch.setattr(common, 'write_json', refuse)
+    with pytest.raises(OSError, match='cannot write best.json'):
+        state.save_best({'step': 1})
+
+
+def test_full_disk_at_the_start_of_the_events_is_told(tmp_path, monkeypatch):
+    def fail(directory):
+        raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
+
+    monkeypatch.setattr(tf.summary, 'create_file_writer', fail)
+    message = f"cannot write TensorBoard's events in {tmp_path} [(]No space left"
+    with pytest.raises(common.FileError, match=message):
+        journal.Journal(None, str(tmp_path), range(2), [])
 
 
 @pytest.mark.parametrize('name, code, fault, stride', REFUSED)
@@ -96,7 +215,7 @@ def test_refused_call_is_told_and_loses_nothing(
     told = request.getfixturevalue('told' if every_fault else 'all_stories')
     story = stories.find(told, name, fault, reliability)
     is_full = code != errno.EROFS
-    numbers = [call.n for call in (need_room if is_full else list)(story.calls)]
+    numbers = [call.n for call in (need_room if is_full else need_disk)(story.calls)]
     faults = []
     numbers = stories.pick(numbers, 1, every_fault)[::stride]
     for n in numbers:
@@ -104,7 +223,8 @@ def test_refused_call_is_told_and_loses_nothing(
         refusal = doomed.Fault(story.root, n, 'fail', code)
         outcome = doomed.run(story.command, story.argv, refusal)
         call = ' '.join(story.calls[n - 1][1:]).replace(f'{story.root}/', '')
-        found = find_bad_message(outcome, story.command, story.root)
+        name_of_file = name_refused(outcome.calls, n, is_full, story.root)
+        found = find_bad_message(outcome, story.command, story.root, name_of_file)
         found += find_changed(story) + stories.find_fault(story)
         faults += [f'{n} {call}: {one}' for one in found]
     assert not faults, '\n'.join(faults)
@@ -148,6 +268,14 @@ def need_room(calls):
             yield call
         if call.name == 'write' and '.h5.' in call.path:
             begun.add(call.path)
+
+
+def need_disk(calls):
+    """Return a list of doomed.Call without the last ones that only clear up."""
+    calls = list(calls)
+    while calls[-1].name in ('unlink', 'rmdir'):
+        calls.pop()
+    return calls
 
 
 @contextlib.contextmanager

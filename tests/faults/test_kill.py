@@ -6,11 +6,17 @@ disturbed, bit for bit, and nothing under a final name was damaged at any time.
 
 import os
 import random
+import shutil
 import signal
 
 import doomed
+import h5py
+import numpy as np
+import power
 import pytest
 import stories
+
+from embedding import outputs
 
 FAULTS = (
     'SIGKILL at each system call of train.py',
@@ -32,7 +38,12 @@ FAULTS = (
     'power failure after each rename of export.py',
     'power failure after each rename of search.py --build_index',
     'SIGKILL of train.py at a random moment',
+    'SIGKILL at each system call of embed.py to .npz',
+    'SIGKILL at each system call of embed.py to .csv',
+    'SIGKILL at each system call of embed.py to .parquet',
+    'SIGKILL at each system call of embed.py --resume',
 )
+AT_RANDOM, OF_FORMATS = FAULTS[-5], FAULTS[-4:]
 
 NAMES = (
     *('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge'),
@@ -50,14 +61,17 @@ def for_each_command(first):
 
 
 def disturb(story, action, numbers):
-    """Kill a story's command at some calls; return what is wrong then, list of str.
+    """Kill a story's command at some calls.
+
+    Returns:
+        (how often it was killed, what is wrong then, list of str).
 
     Args:
         story: a stories.Story.
         action: of doomed.Fault.
         numbers: list of int, which calls.
     """
-    faults, seen = [], set()
+    times, faults, seen = 0, [], set()
     for n in numbers:
         stories.restart(story)
         fault = doomed.Fault(story.root, n, action)
@@ -65,17 +79,19 @@ def disturb(story, action, numbers):
         if outcome.code != -signal.SIGKILL:  # It had fewer calls this time.
             assert (outcome.code, len(outcome.calls) < n) == (0, True), outcome
             continue
+        times += 1
         state = stories.fingerprint(story.root)
         if state not in seen:
             seen.add(state)
             call = ' '.join(outcome.calls[-1][1:]).replace(f'{story.root}/', '')
             faults += [f'{n} {call}: {one}' for one in stories.find_fault(story)]
-    return faults
+    assert times, f'{story.name} was never killed'
+    return times, faults
 
 
 # How many calls the quick selection takes; a run takes three seconds.
 FEW = dict.fromkeys(NAMES, 1)
-FEW_TORN = dict.fromkeys(NAMES, 0) | {'train.py': 1, 'embed.py': 1}
+FEW_TORN = FEW
 
 
 @for_each_command(0)
@@ -84,11 +100,11 @@ def test_kill_before_a_call_loses_nothing(
 ):
     story = stories.find(all_stories, name, fault, reliability)
     numbers = stories.pick([call.n for call in story.calls], FEW[name], every_fault)
-    faults = disturb(story, 'kill', numbers)
+    times, faults = disturb(story, 'kill', numbers)
     assert not faults, '\n'.join(faults)
     reliability.add(
         fault=fault,
-        times=len(numbers),
+        times=times,
         how=f'{AT_CALL} and kills before the n-th, for every n',
         lost=(
             OF_A_RUN
@@ -99,18 +115,42 @@ def test_kill_before_a_call_loses_nothing(
     )
 
 
+@pytest.mark.parametrize(
+    'fault',
+    [pytest.param(fault, marks=pytest.mark.slow_fault(fault)) for fault in OF_FORMATS],
+)
+def test_kill_of_embeddings_in_another_format_loses_nothing(
+    formats, fault, reliability
+):
+    name = fault.removeprefix('SIGKILL at each system call of ')
+    story = stories.find(formats, name, fault, reliability)
+    times, faults = disturb(story, 'kill', [call.n for call in story.calls])
+    assert not faults, '\n'.join(faults)
+    is_kept = name.endswith('--resume')
+    reliability.add(
+        fault=fault,
+        times=times,
+        how=f'{AT_CALL} and kills before the n-th, for every n'
+        + '; each of two batches is kept' * is_kept,
+        lost='the batch that it was at'
+        if is_kept
+        else 'what it had computed so far; repeated, the same bytes',
+        seen='nothing; the same command again goes on',
+    )
+
+
 @for_each_command(len(NAMES))
 def test_kill_in_a_write_loses_nothing(
     all_stories, name, fault, every_fault, reliability
 ):
     story = stories.find(all_stories, name, fault, reliability)
     writes = [call.n for call in story.calls if call.name == 'write']
-    numbers = stories.pick(writes[1:-1], FEW_TORN[name], every_fault)
-    faults = disturb(story, 'tear', numbers)
+    numbers = stories.pick(writes, FEW_TORN[name], every_fault)
+    times, faults = disturb(story, 'tear', numbers)
     assert not faults, '\n'.join(faults)
     reliability.add(
         fault=fault,
-        times=len(numbers),
+        times=times,
         how=f'{AT_CALL}, writes half of what the n-th write has and kills, for every n',
         lost='as before',
         seen='as before',
@@ -119,24 +159,61 @@ def test_kill_in_a_write_loses_nothing(
 
 @for_each_command(2 * len(NAMES))
 def test_results_are_on_the_disk_before_they_have_their_name(
-    all_stories, name, fault, reliability
+    all_stories, name, fault, every_fault, reliability
 ):
     story = stories.find(all_stories, name, fault, reliability)
-    renames = [call for call in story.calls if call.name == 'rename']
-    assert renames
+    assert any(call.name == 'rename' for call in story.calls)
     faults = stories.find_unsynced(story.calls, story.root)
+    numbers = stories.pick(range(len(list(power.fail(story)))), FEW[name], every_fault)
+    for number, state in enumerate(power.fail(story)):
+        if number in numbers:
+            faults += [f'{state}: {one}' for one in stories.find_fault(story)]
     assert not faults, '\n'.join(faults)
     reliability.add(
         fault=fault,
-        times=len(renames),
-        how='read from the calls: each file is synced before it is renamed, the '
-        'directory afterwards, and log and curves before a checkpoint',
-        lost='nothing that has its name',
+        times=len(numbers),
+        how='the calls are replayed without what was not synced: after each rename of '
+        'a result all such names are lost, or each alone, or what such files have; '
+        'logs stay',
+        lost=OF_A_RUN
+        if name == 'train.py'
+        else 'what it had computed so far; repeated, the same bytes',
         seen='as before',
     )
 
 
-@pytest.mark.slow_fault(FAULTS[-1])
+def test_damage_is_seen_without_the_help_of_other_files(all_stories, tmp_path):
+    for name in ('embed.py --merge', 'export.py', 'search.py --build_index'):
+        for path in all_stories[name].after.iterdir():
+            if path.suffix in ('.h5', '.onnx', '.faiss'):
+                shutil.copy(path, tmp_path)
+    embs = np.arange(8, dtype=np.float32).reshape(4, 2)
+    for suffix in stories.SUFFIXES:
+        outputs.write(
+            str(tmp_path / f'x_embeddings{suffix}'),
+            *([(range(4), embs[None])], list('abcd'), ['original'], 2, None, {}),
+            *(list('abcd'), None),
+        )
+    names = stories.list_files(tmp_path)
+    assert len({name.rpartition('.')[2] for name in names}) == 6
+    assert stories.find_damage(tmp_path) == []
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+    damage = stories.find_damage(tmp_path)
+    assert [one.split(' is damaged')[0] for one in damage] == names
+
+
+@pytest.mark.parametrize('column', ['emb', 'emb_aug'])
+def test_changed_number_of_hdf5_is_seen(all_stories, tmp_path, column):
+    path = tmp_path / 'train_embeddings.h5'
+    shutil.copy(all_stories['embed.py'].after / path.name, path)
+    with h5py.File(path, 'r+') as file:
+        file[column][..., 3, 0] += 1
+    assert 'checksum' in ''.join(stories.find_damage(tmp_path))
+
+
+@pytest.mark.slow_fault(AT_RANDOM)
 def test_kill_at_random_moments_loses_nothing(data, tmp_path, reliability):
     root, num_kills = tmp_path.resolve() / 'exp', 200
     argv = stories.train_flags(data, root, 6)
@@ -151,7 +228,7 @@ def test_kill_at_random_moments_loses_nothing(data, tmp_path, reliability):
         faults += [f'after kill {done}: {one}' for one in stories.find_fault(story)]
     assert not faults, '\n'.join(faults)
     reliability.add(
-        fault=FAULTS[-1],
+        fault=AT_RANDOM,
         times=done,
         how='kill -9 after a random time, again and again until the run has ended',
         lost=OF_A_RUN,

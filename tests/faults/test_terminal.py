@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def run_python(code, redirections='', **more):
         cwd=tiny_run.ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         **more,
     )
 
@@ -93,6 +94,81 @@ def test_run_whose_terminal_is_closed_goes_on_and_its_log_is_whole(
         times=1,
         how='master of its pseudoterminal closed after iteration 1',
         lost='lines on the terminal; train.log has them',
+        seen='-',
+    )
+
+
+# The script itself, with a net that takes no half minute to build.
+TRAIN = """
+import runpy, sys
+import nets._mobilenet
+
+nets._mobilenet.SEPARABLE = ((8, 2),)
+sys.argv = ['train.py', *{argv!r}]
+runpy.run_path('train.py', run_name='__main__')
+"""
+
+
+def check_whole_log(root, num_steps):
+    """Fail unless the log of a run has each iteration once, and its end."""
+    log = log_of(root)
+    steps = [int(step) for step in re.findall('INFO iter: *([0-9]+),', log)]
+    assert steps == list(range(1, num_steps + 1))
+    assert f'finished after {num_steps} iterations' in log.splitlines()[-1]
+
+
+@pytest.mark.slow_fault(FAULTS[0])
+def test_detached_run_trains_on_when_its_terminal_is_closed(
+    data, tmp_path, reliability
+):
+    root = tmp_path / 'exp'
+    argv = tiny_run.flags(data, root, '--train_iterations', '200')
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, '-c', TRAIN.format(argv=argv)],
+        cwd=tiny_run.ROOT,
+        **dict.fromkeys(('stdin', 'stdout', 'stderr'), slave),
+        start_new_session=True,  # As setsid does.
+    )
+    os.close(slave)
+    said = b''
+    while b'iter:     1,' not in said:
+        said += os.read(master, 4096)  # Fails once the process has ended.
+    os.close(master)
+    assert process.wait(300) == 0
+    assert b'iter:   200,' not in said
+    check_whole_log(root, 200)
+    reliability.add(
+        fault=FAULTS[0],
+        times=1,
+        how='setsid, and master of its pseudoterminal closed after iteration 1',
+        lost='lines on the terminal; train.log has them',
+        seen='-',
+    )
+
+
+@pytest.mark.parametrize(
+    'redirection, fault',
+    [
+        pytest.param(*pair, marks=[*marks, pytest.mark.slow_fault(pair[1])], id=pair[0])
+        for pair, marks in (
+            (('2>/dev/full', FAULTS[2]), [needs_full]),
+            (('2>&-', FAULTS[4]), []),
+        )
+    ],
+)
+def test_run_that_cannot_speak_trains_to_its_end(
+    data, tmp_path, redirection, fault, reliability
+):
+    argv = tiny_run.flags(data, tmp_path / 'exp')
+    process = run_python(TRAIN.format(argv=argv), redirection)
+    assert process.returncode == 0, process.stdout
+    check_whole_log(tmp_path / 'exp', 2)
+    reliability.add(
+        fault=fault,
+        times=1,
+        how=f'train.py {redirection}',
+        lost='the messages; train.log has them',
         seen='-',
     )
 
