@@ -70,20 +70,13 @@ def write_npy(filename, table):
                 for path in (temporary, temporary_names):
                     common.sync(path)
                 if not common.is_stream(filename):
-                    remove_synced(os.path.realpath(filename))
+                    common.remove(os.path.realpath(filename))
 
 
 def has_content(filename, content):
     """Say whether a file is there and holds some bytes, no more and no less."""
     path = pathlib.Path(filename)
     return path.is_file() and path.read_bytes() == content
-
-
-def remove_synced(filename):
-    """Remove a file, if it is there, so that a power loss does not bring it back."""
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(filename)
-        common.sync(os.path.dirname(filename))
 
 
 def write_array(file, table):
