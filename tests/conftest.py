@@ -77,10 +77,20 @@ def small_files(capsys):
     To the program a file too large is what a full disk is: a write that fails.
     capsys keeps what is printed in memory; pytest's own capture is a file, too.
     """
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     common.setup_logging()  # Closes a log file, which may have a line left to write.
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Lift the limit of small_files before pytest writes the outcome, to a file too."""
+    del item
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        return (yield)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 @pytest.fixture(scope='module')
