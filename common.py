@@ -1155,9 +1155,16 @@ def write_json(filename: str, content: object, makes_directory: bool = True) -> 
 
 
 def dump_json(filename: str, content: object) -> None:
-    """Write likewise to a file that complete_file has yielded."""
+    """Write likewise to a file that complete_file has yielded.
+
+    Raises:
+        OSError: the file cannot be written, and is named.
+    """
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
-    pathlib.Path(filename).write_text(text + '\n', encoding='utf-8')
+    try:
+        pathlib.Path(filename).write_text(text + '\n', encoding='utf-8')
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, filename) from error
 
 
 def read_object(filename: str, expected: str = 'an object') -> dict[str, Any]:

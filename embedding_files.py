@@ -7,11 +7,14 @@ embed.py writes (.csv, .parquet).
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import itertools
 import json
 import math
 import os
+import re
+import sys
 import typing
 import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -666,6 +669,7 @@ def write(
     num_bytes = 4 * num_floats + len(fids) * NAME_BYTES + OTHER_BYTES
     with (
         common.complete_file(filename) as temporary,
+        naming_what_is_refused(temporary),
         create(temporary, num_bytes) as file,
     ):
         file.attrs.update(attributes)
@@ -779,18 +783,49 @@ def create(filename: str, num_bytes: int) -> Any:
     with h5py.File(filename, 'w', driver='core', backing_store=False) as nothing:
         nothing.flush()
         beginning = nothing.id.get_file_image()
-    with open(filename, 'wb') as file:
+    with open(filename, 'wb', buffering=0) as file:
         try:
             # Not everywhere, but on Linux.
             if hasattr(os, 'posix_fallocate'):
                 os.posix_fallocate(file.fileno(), 0, num_bytes)
             file.write(beginning)
-            file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, filename) from error
     # It is locked already; on NFS, where all locks are of one kind, HDF5's would wait
     # for ours.
     return h5py.File(filename, 'r+', locking=False)
+
+
+@contextlib.contextmanager
+def naming_what_is_refused(filename: str) -> Iterator[None]:
+    """Raise an OSError of the file when the system has refused what HDF5 wrote.
+
+    HDF5 raises errors of several kinds, also for a second time when it closes the file;
+    all tell the system's number in their text. Of each object of the file that is
+    released then it tells the same, by two of Python's hooks: that is left out.
+    """
+    hooks, is_refused = (sys.excepthook, sys.unraisablehook), False
+
+    def leave_out(kind: Any, error: BaseException, trace: Any) -> None:
+        if not (trace and trace.tb_frame.f_code.co_filename.startswith('h5py')):
+            hooks[0](kind, error, trace)
+
+    def leave_out_ignored(what: Any) -> None:
+        if 'h5py' not in str(what.object):
+            hooks[1](what)
+
+    sys.excepthook, sys.unraisablehook = leave_out, leave_out_ignored
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        found = re.search(r'errno = (\d+)', str(error))
+        if found is None:
+            raise
+        is_refused = True
+        raise OSError(int(found[1]), os.strerror(int(found[1])), filename) from error
+    finally:
+        if not is_refused:
+            sys.excepthook, sys.unraisablehook = hooks
 
 
 def refuse_diverged(
