@@ -773,6 +773,11 @@ def read_one(kind, directory, number):
     return f'{outcome}, written to' if is_changed and outcome != 'read' else outcome
 
 
+# What HDF5 asks for before it compares a block with the end of the file, and leaves as
+# the system gave it: addresses alone.
+UNTOUCHED = 'on disk image buffer'
+
+
 def find_memory_error(error):
     """Return what to say of an error behind which memory was not there, or None.
 
@@ -782,7 +787,8 @@ def find_memory_error(error):
     found, files = None, set()
     while error is not None:
         # HDF5 tells of it in words alone.
-        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        is_told = NO_MEMORY.search(str(error)) and UNTOUCHED not in str(error)
+        if isinstance(error, MemoryError) or is_told:
             found = f'asked for more memory than the file can claim: {error}'
         frames = traceback.extract_tb(error.__traceback__)
         files |= {os.path.basename(frame.filename) for frame in frames}
