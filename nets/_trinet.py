@@ -210,7 +210,7 @@ def find_problem(array, entry):
         return f'has shape {list(array.shape)}'
     if array.dtype.kind != 'f':
         return f'holds {array.dtype}, not floating point numbers'
-    with np.errstate(over='ignore'):  # Of float64.
+    with np.errstate(over='ignore', invalid='ignore'):  # Of float64.
         is_finite = np.isfinite(array.astype(np.float32, copy=False)).all()
     if not is_finite:
         return 'has NaN or infinite values'

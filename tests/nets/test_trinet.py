@@ -242,6 +242,11 @@ def grow(arrays):
     arrays['arr_3'] = arrays['arr_3'] * np.float64(1e300)  # Too large for float32.
 
 
+def signal(arrays):
+    # A NaN at which a processor raises its flag when it is made a float32.
+    arrays['arr_3'] = np.full(64, 0x7FF0_0000_0000_0001).view(np.float64)
+
+
 def use_integers(arrays):
     arrays['arr_2'] = np.zeros(64, np.int64)
 
@@ -265,6 +270,7 @@ def use_integers(arrays):
         (transpose, r'arr_271 has shape \[128, 1024\], expected dense2 W'),
         (spoil, r'arr_3 has NaN or infinite values, expected bn_conv1 gamma \[64\]'),
         (grow, r'arr_3 has NaN or infinite values, expected bn_conv1 gamma \[64\]'),
+        (signal, r'arr_3 has NaN or infinite values, expected bn_conv1 gamma \[64\]'),
         (use_integers, 'arr_2 holds int64, not floating point numbers'),
     ],
 )
