@@ -457,8 +457,8 @@ def test_every_strange_image_is_embedded_or_named_in_one_line(
     named = [line for line in lines if ' is skipped: ' in line]
     assert len(named) == len(bad)
     others = [line for line in lines if line not in named]
-    # What libjpeg says by itself has no name.
-    assert COMPLAINT in others
+    # What libjpeg says by itself has no name. While another image is looked at, it is
+    # not heard.
     assert [line for line in others if line != COMPLAINT] == [
         *([f'{tmp_path}/damaged.jpg: {DAMAGED}'] if more else []),
         f'{len(bad)} of {len(names)} images skipped (first: {next(iter(bad))}); their '
