@@ -353,7 +353,9 @@ TRAIN_FILES = [
     file('train', '', put('train.csv', '0,0_0.png\n,0_1.png\n'), 'line 2 has an empty'),
     file('train', '', put('train.csv', '0,0_0.png\n"0,0_1.png\n'), 'line 2 is no CSV'),
     file('train', '', put('train.csv', b'0,a\n0,\xff.png\n'), 'line 2 is not UTF-8'),
-    file('train', '', put('train.csv', b'0,0_0.png\n0,0_\x001.png\n'), '1 of 2 images'),
+    file(
+        'train', '', put('train.csv', b'0,0_0.png\n0,\x001.png\n'), "names '\\x001.png"
+    ),
     file(
         'train',
         '',

@@ -280,6 +280,8 @@ class DetailedLogs:
         )
         self.losses = ArrayFile(directory, 'losses', np.float32, shape)
         self.drawn_fids = ArrayFile(directory, 'fids', self.fids.dtype, shape)
+        self.files = [self.embeddings, self.losses, self.drawn_fids]
+        self.filenames = [file.filename for file in self.files]
 
     def report(self, iteration):
         """Store what an Iteration computed."""
@@ -290,7 +292,7 @@ class DetailedLogs:
 
     def close(self):
         """Close the files."""
-        for array_file in (self.embeddings, self.losses, self.drawn_fids):
+        for array_file in self.files:
             array_file.file.close()
 
 
@@ -322,10 +324,11 @@ class ArrayFile:
                 )
         common.write_json(header_file, header)
         self.row_bytes = np.dtype(dtype).itemsize * int(np.prod(shape[1:]))
-        pathlib.Path(self.filename).touch()
-        self.file = open(self.filename, 'r+b')  # noqa: SIM115 (DetailedLogs closes it)
-        # Sparse on most file systems: rows not yet written take no room.
-        self.file.truncate(self.row_bytes * shape[0])
+        with common.writing(f'cannot write {self.filename}'):
+            pathlib.Path(self.filename).touch()
+            self.file = open(self.filename, 'r+b')  # noqa: SIM115 (closed later)
+            # Sparse on most file systems: rows not yet written take no room.
+            self.file.truncate(self.row_bytes * shape[0])
 
     def write(self, row, values):
         """Store one row of the array.
@@ -408,7 +411,8 @@ class Journal:
         logger: of common.setup_logging.
         directory: of TensorBoard's events.
         steps: range, from the iterations made before to those at the end of the run.
-        reporters: list of objects that report(iteration), and may close().
+        reporters: list of objects that report(iteration), and may close(); those with
+            `filenames` write to these.
         quiet: whether there is no progress bar.
     """
 
@@ -487,13 +491,16 @@ class Journal:
     def sync(self):
         """Let what was written survive a power loss, as a checkpoint does.
 
-        Without it, curves could have a gap before the one that a run goes on from.
+        Without it, curves and arrays could have a gap before the one that a run goes on
+        from.
         """
         newest = list_events(self.directory)[-1:]
         files = [os.path.join(self.directory, name) for name in newest]
         for handler in self.logger.handlers:
             if isinstance(handler, common.LogFile):
                 files.append(handler.baseFilename)
+        for reporter in self.reporters:
+            files += getattr(reporter, 'filenames', [])
         # Of a directory that is gone, the checkpoint tells.
         with self.naming_the_events(), contextlib.suppress(FileNotFoundError):
             for file in files:

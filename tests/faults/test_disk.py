@@ -97,6 +97,8 @@ def name_refused(calls, n, is_full, root):
     """Return a regular expression for how a message names what was refused first.
 
     A name that cannot be taken away may be forgiven: the next call may be named, too.
+    A run that cannot write its events saves the weights first, and tells of these if
+    they cannot be written either.
 
     Args:
         calls: list of doomed.Call, of the command that was refused something.
@@ -114,12 +116,13 @@ def name_refused(calls, n, is_full, root):
         match = UNFINISHED.fullmatch(name)
         if match is not None:
             name = match[1]
-        elif name.startswith('events.out'):  # The name has a random part.
+        is_event = name.startswith('events.out')
+        if is_event:  # The name has a random part.
             name = "TensorBoard's events"
         elif name == '.lock':  # The directory's is enough.
             name = ''
         names.append(re.escape(name))
-        if call.name not in ('unlink', 'rmdir'):
+        if call.name not in ('unlink', 'rmdir') and not is_event:
             break
     return '|'.join(names)
 
