@@ -19,7 +19,6 @@ import numpy as np
 
 import aggregators
 import common
-import datasets
 import deployment
 import images
 import run_args
@@ -293,13 +292,11 @@ class Embedder:
             FileNotFoundError, InputError: a file is missing or wrong; it is named.
         """
         root = os.path.expanduser(experiment_root)
-        if os.path.isfile(f'{root}.json') and not os.path.isfile(f'{root}/args.json'):
+        is_export = any(
+            map(os.path.isfile, (f'{root}.json', root, f'{root}/saved_model.pb'))
+        )
+        if is_export and not os.path.isfile(f'{root}/args.json'):
             return cls.from_export(root, threshold)
-        if os.path.isfile(root) or os.path.isfile(f'{root}/saved_model.pb'):
-            raise common.MissingFileError(
-                f'{root}.json is missing; export.py writes it beside that file: copy '
-                'both, or export again'
-            )
         if not os.path.isdir(root):
             raise common.MissingFileError(
                 f'{root} does not exist; expected the directory of a training run, or '
@@ -649,7 +646,8 @@ def read_images(
     is_list = isinstance(images, Sequence) and len(images) > 1
     if is_list and all(map(batches.is_path, images)):
         paths = [os.fspath(path) for path in images]
-        batches.refuse_unreadable(datasets.find_missing(paths, ''))
+        # Reading a pipe might never end.
+        batches.refuse_unreadable([p for p in paths if not os.path.isfile(p)])
         return batches.image_batches(paths, size, batch_size, loading_threads)
     return batches.mixed_batches(images, size, batch_size, loading_threads)
 

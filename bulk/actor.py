@@ -11,6 +11,7 @@ import batches
 import checkpoints
 import common
 import embedder
+import embedding_files
 from bulk import inputs, parts
 
 tf = common.lazy_import('tensorflow')
@@ -122,17 +123,14 @@ class PartEmbedder:
         NaN where the image is None.
         """
         images = [image for _, image in named]
+        missing = {i for i, image in enumerate(images) if image is None}
+        kept = [i for i in range(len(images)) if i not in missing]
         embs = np.full((len(images), self.ours.embedding_dim), np.nan, np.float32)
-        kept = [i for i, image in enumerate(images) if image is not None]
         if kept:
             batch = tf.stack([images[i] for i in kept])
             embs[kept] = aggregators.join(
                 self.ours.embed_batch(batch, self.view), self.view.aggregator
             )
-            for i in kept:
-                if not np.isfinite(embs[i]).all():
-                    raise common.InputError(
-                        f'the embedding of {named[i][0]} is not finite; the network '
-                        'has diverged in training: choose an earlier checkpoint'
-                    )
+        fids = [fid for fid, _ in named]
+        embedding_files.refuse_diverged(embs, range(len(fids)), fids, missing)
         return embs

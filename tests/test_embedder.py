@@ -26,14 +26,11 @@ SIZES = ((40, 30), (32, 16), (21, 50))  # Heights and widths, pixels.
 def run(tmp_path_factory):
     """Return the experiment root of a run that cuts 32x16 out of 36x18 pixels."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.shrink_net(patch)
-        tiny_run.start(
-            *(directory, directory / 'root'),
-            *('--crop_augment', '--pre_crop_height', '36', '--pre_crop_width', '18'),
-            *('--metric', 'cityblock'),
-        )
+    with tiny_run.trained(
+        directory,
+        *('--crop_augment', '--pre_crop_height', '36', '--pre_crop_width', '18'),
+        *('--metric', 'cityblock'),
+    ):
         yield directory / 'root'
 
 

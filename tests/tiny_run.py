@@ -1,9 +1,11 @@
 """A data set of noise and a net of one block: training runs that take a second."""
 
+import contextlib
 import pathlib
 
 import cv2
 import numpy as np
+import pytest
 
 import nets._mobilenet
 import train
@@ -83,6 +85,21 @@ def flags(directory, root, *more):
 def start(directory, root, *more):
     """Train from scratch; see flags."""
     train.main(flags(directory, root, *more))
+
+
+@contextlib.contextmanager
+def trained(directory, *more):
+    """Train a run `root` on a data set in `directory`; the net is small in the context.
+
+    Args:
+        directory: pathlib.Path, which is yielded.
+        more: flags beside those of `flags`.
+    """
+    write_dataset(directory)
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_net(patch)
+        start(directory, directory / 'root', *more)
+        yield directory
 
 
 def resume(root, *more):

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 from google.protobuf import message
-from tensorboard.backend.event_processing import event_file_loader
 from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.image import metadata as image_metadata
 
@@ -22,6 +21,11 @@ import common
 import loss
 from training import batch_pictures
 from training.step import Outcome
+
+# Imported when a run is resumed.
+event_file_loader = common.lazy_import(
+    'tensorboard.backend.event_processing.event_file_loader'
+)
 
 # Iterations over which the time of one is averaged: long enough that a slow disk
 # access does not move the ETA, short enough to follow a change.

@@ -28,10 +28,7 @@ def run(tmp_path_factory):
     `good.csv` has the other ten.
     """
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.shrink_net(patch)
-        tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
+    with tiny_run.trained(directory, '--train_iterations', '1'):
         tiny_run.spoil(directory, BAD)
         yield directory
 

@@ -27,10 +27,7 @@ EVERY_FORMAT = ('h5', *FORMATS)
 def run(tmp_path_factory):
     """Return a directory with a run `root`; of its 12 images, two are no images."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.shrink_net(patch)
-        tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
+    with tiny_run.trained(directory, '--train_iterations', '1'):
         tiny_run.spoil(directory, BAD)
         yield directory
 

@@ -18,11 +18,8 @@ from embedding.shards import Shard
 def run(tmp_path_factory):
     """Return a directory with a run `root` and the 12 images of its `train.csv`."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny_run.shrink_net(monkeypatch)
-        tiny_run.start(directory, directory / 'root')
-    return directory
+    with tiny_run.trained(directory):
+        return directory
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,7 @@ from embedding import sources
 def run(tmp_path_factory):
     """Return a directory with a run `root`, its `train.csv`, and 0_0.png to 3_2.png."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.shrink_net(patch)
-        tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
+    with tiny_run.trained(directory, '--train_iterations', '1'):
         yield directory
 
 

@@ -417,11 +417,8 @@ def write_strangers(directory, pixels):
 def root(tmp_path_factory):
     """Return the experiment root of a run of one iteration."""
     directory = tmp_path_factory.mktemp('run')
-    tiny_run.write_dataset(directory)
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_run.shrink_net(patch)
-        tiny_run.start(directory, directory / 'root', '--train_iterations', '1')
-    return directory / 'root'
+    with tiny_run.trained(directory, '--train_iterations', '1'):
+        return directory / 'root'
 
 
 @pytest.mark.parametrize('more', [(), ('--check_images',)], ids=['', 'check'])

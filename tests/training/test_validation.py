@@ -1,5 +1,6 @@
 """validation.py, and train.py --val_set: scores, the best checkpoint, resuming."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -294,19 +295,24 @@ def test_validation_that_a_kill_has_left_out_is_made_up_for(
     assert log_of(root).count('validation after iteration ') == 3
 
 
-def test_validation_that_a_stop_has_left_out_is_made_up_for(
-    data, finished, tmp_path, monkeypatch
-):
-    root = tmp_path / 'exp'
+@contextlib.contextmanager
+def stopped_after(step):
+    """Let a run get a SIGTERM when it has told of an iteration."""
     write = journal.Journal.write
 
     def write_and_stop(self, iteration):
         write(self, iteration)
-        if iteration.step == 2:
+        if iteration.step == step:
             signal.raise_signal(signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal.Journal, 'write', write_and_stop)
+        yield
+
+
+def test_validation_that_a_stop_has_left_out_is_made_up_for(data, finished, tmp_path):
+    root = tmp_path / 'exp'
+    with stopped_after(2):
         tiny_run.start(
             data,
             root,
@@ -318,19 +324,9 @@ def test_validation_that_a_stop_has_left_out_is_made_up_for(
     assert read_scores(root) == read_scores(finished)
 
 
-def test_validation_whose_points_are_gone_is_made_up_for(
-    finished, tmp_path, monkeypatch
-):
+def test_validation_whose_points_are_gone_is_made_up_for(finished, tmp_path):
     root = shutil.copytree(finished, tmp_path / 'exp')
-    write = journal.Journal.write
-
-    def write_and_stop(self, iteration):
-        write(self, iteration)
-        if iteration.step == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(journal.Journal, 'write', write_and_stop)
+    with stopped_after(4):
         tiny_run.resume(root, '--checkpoint', 'checkpoint-2')
     # TensorBoard has dropped what was after iteration 2; best.json tells of it yet.
     assert list(read_scores(root)) == [2]
