@@ -148,7 +148,6 @@ def check_hdf5(dataset: Any, filename: str) -> None:
         )
     if dataset.shape is None:
         return
-    check_texts(dataset, filename)
     claimed = dataset.id.get_type().get_size() * math.prod(dataset.shape)
     most = stored = dataset.id.get_storage_size()
     if dataset.chunks:
@@ -164,6 +163,7 @@ def check_hdf5(dataset: Any, filename: str) -> None:
             f'{filename}: {name} {list(dataset.shape)} has {claimed} bytes by its '
             f'header, but {stored} are stored; the file is incomplete or damaged'
         )
+    check_texts(dataset, filename)
 
 
 def check_texts(dataset: Any, filename: str) -> None:
@@ -173,7 +173,7 @@ def check_texts(dataset: Any, filename: str) -> None:
     chunks, whose lengths may be compressed.
 
     Args:
-        dataset: h5py.Dataset.
+        dataset: h5py.Dataset, no more of which is stored than its file has.
         filename: for the message.
     """
     is_of_texts = h5py.check_string_dtype(dataset.dtype) or h5py.check_vlen_dtype(

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import struct
 import zipfile
 
 import h5py
@@ -125,6 +126,22 @@ def test_text_that_a_length_only_claims_is_refused(tmp_path):
         file.seek(place + 16)  # The second of references of 16 bytes.
         file.write((2**32 - 1).to_bytes(4, 'little'))
     expected = rf'x.h5: /fid has texts of {2**32 - 1 + 11 * 2} characters'
+    with pytest.raises(common.InputError, match=expected):
+        embedding_files.open_embeddings(str(filename))
+
+
+def test_texts_that_a_layout_only_claims_are_refused_unread(tmp_path):
+    """Memory for a terabyte would not even be there."""
+    filename = tmp_path / 'x.h5'
+    with h5py.File(filename, 'w') as file:
+        file['emb'] = POINTS
+        names = file.create_dataset('fid', (12,), h5py.string_dtype(), data=['ab'] * 12)
+        place, size = names.id.get_offset(), names.id.get_storage_size()
+    content = filename.read_bytes()
+    layout = struct.pack('<QQ', place, size)
+    assert content.count(layout) == 1
+    filename.write_bytes(content.replace(layout, struct.pack('<QQ', place, 2**40)))
+    expected = rf'x.h5: /fid .* bytes by its header, but {2**40} are stored'
     with pytest.raises(common.InputError, match=expected):
         embedding_files.open_embeddings(str(filename))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import random
 import re
@@ -75,6 +76,8 @@ def disconnect(process):
         copied = call(PIDFD_GETFD, pidfd, int(name), 0)
         if copied < 0:
             code = ctypes.get_errno()
+            if code == errno.EBADF:  # It has been closed since: a file of images.
+                continue
             raise OSError(code, os.strerror(code))
         if not stat.S_ISSOCK(os.fstat(copied).st_mode):
             os.close(copied)
