@@ -415,14 +415,14 @@ def conclude(filename, num_rows, skipped, logger):
 
 
 @contextlib.contextmanager
-def open_blocks(filename, flags, source, describe, is_resumed, logger):
+def open_blocks(filename, output, source, describe, is_resumed, logger):
     """Yield the blocks.Blocks of a file: what is done of it, and where more is kept.
 
     Once the block has written the file, nothing is kept any more.
 
     Args:
         filename: of the embeddings.
-        flags: dict of the command's flags.
+        output: the Output of the whole data set.
         source: sources.Source.
         describe: function that returns {what: value} of network and software.
         is_resumed: whether an interrupted run is to be continued.
@@ -433,13 +433,13 @@ def open_blocks(filename, flags, source, describe, is_resumed, logger):
     """
     kept = blocks.Blocks(
         filename,
-        flags,
+        output.flags,
         lambda: {**describe(), 'data set': sources.checksum(source)},
-        len(source.fids),
+        (len(output.variants), len(source.fids), output.embedding_dim),
     )
     with contextlib.closing(kept):
         kept.find(is_resumed)
-        if kept.skipped and flags['on_bad_image'] == 'stop':
+        if kept.skipped and output.flags['on_bad_image'] == 'stop':
             raise common.InputError(
                 f'{filename}: the interrupted run had skipped {len(kept.skipped)} '
                 'images; add --on_bad_image skip'
@@ -528,7 +528,7 @@ def main(argv=None):
     )
     with open_blocks(
         filename,
-        output.flags,
+        output,
         source,
         lambda: {'network': [*trained, precision, weights], 'software': software},
         args.resume,

@@ -59,20 +59,20 @@ class Blocks:
         flags: dict of the command's flags.
         describe: function that returns {what: value} of what must be the same for the
             embeddings to be; called only if something is kept.
-        num_rows: N.
+        shape: (A, N, D) of all embeddings.
 
     Attributes:
         done: number of rows that are kept.
         skipped: {row: reason} of those among them that could not be read.
     """
 
-    def __init__(self, filename, flags, describe, num_rows):
+    def __init__(self, filename, flags, describe, shape):
         self.filename = filename
         directory, name = os.path.split(filename)
         self.directory = os.path.join(directory, f'.{name}.blocks')
         self.flags = json.loads(json.dumps(flags))
         self.describe = describe
-        self.num_rows = num_rows
+        self.shape = shape
         self.done = 0
         self.skipped = {}
         self.files = []
@@ -187,7 +187,7 @@ class Blocks:
             rows, end = arrays['rows'].tolist(), int(arrays['end'])
             names = arrays['skipped'].tolist(), arrays['skipped_reason'].tolist()
             block = Block(rows, arrays['emb'], dict(zip(*names, strict=True)), end)
-            check(block, first, self.num_rows)
+            check(block, first, self.shape)
             return block
 
     def replay(self):
@@ -223,7 +223,7 @@ class Blocks:
         rows = [row for some, _ in batches for row in some]
         # The whole batch is done, its last images may have been skipped.
         size = self.flags['batch_size']
-        end = min(self.num_rows, -(-(rows[-1] + 1) // size) * size)
+        end = min(self.shape[1], -(-(rows[-1] + 1) // size) * size)
         new = {row: why for row, why in skipped.items() if self.done <= row < end}
         if not self.files:
             if self.lock is None:
@@ -260,16 +260,17 @@ class Blocks:
             os.rmdir(self.directory)
 
 
-def check(block, first, num_rows):
+def check(block, first, shape):
     """Raise ValueError unless a Block has rows from `first` on, each once.
 
     Args:
         block: Block.
         first: row that it begins with.
-        num_rows: N.
+        shape: (A, N, D) of all embeddings.
     """
-    is_shaped = block.embs.ndim == 3 and block.embs.shape[1] == len(block.rows)
-    if not is_shaped or block.embs.dtype != np.float32:
+    num_variants, num_rows, dim = shape
+    expected = num_variants, len(block.rows), dim
+    if block.embs.shape != expected or block.embs.dtype != np.float32:
         raise ValueError(f'embeddings {list(block.embs.shape)}, {block.embs.dtype}')
     if not first < block.end <= num_rows:
         raise ValueError(f'it ends with row {block.end} of {num_rows}')

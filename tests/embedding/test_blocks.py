@@ -201,6 +201,18 @@ def test_damaged_block_is_named(run, interrupted):
     embed_set(run, filename, '--resume')
 
 
+@pytest.mark.parametrize('change', [lambda embs: embs[..., 1:], lambda embs: embs[1:]])
+def test_block_of_other_embeddings_is_named(run, interrupted, change):
+    filename, directory = interrupted
+    with np.load(directory / 'rows-3.npz') as archive:
+        arrays = dict(archive)
+    embs = change(arrays['emb'])
+    np.savez(directory / 'rows-3.npz', **arrays | {'emb': embs})
+    expected = rf'rows-3.npz is not a complete block .*{re.escape(str([*embs.shape]))}'
+    with pytest.raises(common.InputError, match=expected):
+        embed_set(run, filename, '--resume')
+
+
 @pytest.mark.parametrize('content', ['[]', '{}', '{"flags": 3, "origin": {}}', 'x'])
 def test_damaged_header_is_named(run, interrupted, content):
     filename, directory = interrupted
@@ -224,7 +236,7 @@ def test_what_is_kept_is_written_from_time_to_time(tmp_path, monkeypatch):
     clock = iter([0, 10, 29, 31, 31, 45, 62, 62, 70])
     monkeypatch.setattr(blocks, 'SECS', 30)
     monkeypatch.setattr(blocks.time, 'monotonic', lambda: next(clock))
-    kept = blocks.Blocks(str(tmp_path / 'x.h5'), {'batch_size': 2}, dict, 12)
+    kept = blocks.Blocks(str(tmp_path / 'x.h5'), {'batch_size': 2}, dict, (1, 12, 3))
     batches = [([i, i + 1], np.full((1, 2, 3), i, np.float32)) for i in range(0, 12, 2)]
     assert len(list(kept.keep(batches, {}))) == 6
     names = sorted(path.name for path in (tmp_path / '.x.h5.blocks').iterdir())
@@ -241,7 +253,7 @@ def test_what_is_kept_is_written_from_time_to_time(tmp_path, monkeypatch):
 
 
 def new_blocks(filename):
-    return blocks.Blocks(str(filename), {'batch_size': 3}, dict, 10)
+    return blocks.Blocks(str(filename), {'batch_size': 3}, dict, (1, 10, 2))
 
 
 def keep_first(kept, value=0):
@@ -306,7 +318,7 @@ KEEP = """
 import sys, numpy
 from embedding import blocks
 
-kept = blocks.Blocks(sys.argv[1], {'batch_size': 3}, dict, 10)
+kept = blocks.Blocks(sys.argv[1], {'batch_size': 3}, dict, (1, 10, 2))
 kept.write([(range(3), numpy.zeros((1, 3, 2), numpy.float32))], {})
 print('ready', flush=True)
 sys.stdin.read()

@@ -420,7 +420,7 @@ BLOCKS = '.embs.h5.blocks'
 
 
 def make_block(directory):
-    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
+    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, (1, 12, 8))
     keeper.write([(list(range(5)), POINTS[None, :5])], {})
     keeper.write([(list(range(5, 12)), POINTS[None, 5:])], {})
     keeper.close()
@@ -433,7 +433,7 @@ def make_block_header(directory):
 
 
 def read_blocks(directory, number):
-    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, 12)
+    keeper = blocks.Blocks(str(directory / 'embs.h5'), FLAGS, dict, (1, 12, 8))
     with contextlib.closing(keeper):
         keeper.find(True)
         for rows, embs in keeper.replay():
