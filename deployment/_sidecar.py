@@ -9,6 +9,9 @@ import common
 from deployment import FORMAT_CHOICES
 from evaluation import ranking
 
+# Pixels of a side of an image, as of a JPEG, and numbers of an embedding.
+MOST_SIZE = 2**16 - 1
+
 
 class Sidecar(typing.NamedTuple):
     """What is known of an exported network without loading it.
@@ -94,7 +97,7 @@ def is_sound(sidecar):
     return (
         sidecar.format in FORMAT_CHOICES
         and sidecar.kind in ('pixels', 'encoded')
-        and all(type(size) is int and size >= 1 for size in sizes)
+        and all(type(size) is int and 1 <= size <= MOST_SIZE for size in sizes)
         and sidecar.metric in ranking.METRIC_CHOICES
         and (limit is None or 0 <= limit < float('inf'))
         and isinstance(sidecar.weights, str)

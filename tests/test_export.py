@@ -518,6 +518,7 @@ def test_json_beside_a_file_is_checked(run, exported, tmp_path):
     for changed, message in (
         ({'input': 3}, r'x.onnx.json is not what export.py writes beside'),
         ({'format': 'exe'}, r'x.onnx.json is not what export.py writes beside'),
+        ({'pre_crop': [2**16, 12]}, r'x.onnx.json is not what export.py writes beside'),
         ({'pre_crop': [20, -12]}, r'x.onnx.json is not what export.py writes beside'),
         ({'threshold': 'far'}, r'x.onnx.json is not what export.py writes beside'),
         ({'threshold': -1.0}, r'x.onnx.json is not what export.py writes beside'),
