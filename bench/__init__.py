@@ -27,6 +27,8 @@ Run from the root of the repository; --help tells what is measured and printed.
         bulk_embed.py with one and two actors against embed.py
     python -m bench.startup
         until the first iteration of a data set with a million rows
+    python -m bench.before ~/before
+        train.py, embed.py and evaluate.py against those of an earlier commit
     python -m bench.mutation loss
         how many small faults in a module its tests notice
     python -m bench.tcmalloc /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4
