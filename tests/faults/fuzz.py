@@ -774,8 +774,8 @@ def read_one(kind, directory, number):
 
 
 # What HDF5 asks for before it compares a block with the end of the file, and leaves as
-# the system gave it: addresses alone. And what FAISS, which limits itself, adds to a file
-# that ended too early: the last error of the C library, whichever call's it was.
+# the system gave it: addresses alone. And what FAISS, which limits itself, adds to the
+# message that a file ends too early: the C library's last error, of whichever call.
 FORGIVEN = re.compile(r'on disk image buffer|read error in .*: \d+ != \d+ \(')
 
 

@@ -19,11 +19,10 @@ from run_files import assert_same_state, log_of
 
 FAULTS = ('long run of train.py', 'clock that jumps by a day')
 
-# 50,000 would take half an hour on two cores.
-NUM_STEPS = 15_000
+NUM_STEPS = 50_000
 DAY = 86_400
 
-# Memory that a run may gain after its first fifth, MB: 3 kB per iteration would be
+# Memory that a run may gain after its first fifth, MB: 1 kB per iteration would be
 # noticed, less than one of its scalars and batches takes. The allocator's own noise,
 # over some minutes, is about 10.
 MOST_GROWTH = 40
