@@ -11,7 +11,6 @@ import difflib
 import errno
 import fcntl
 import functools
-import hashlib
 import importlib
 import importlib.util
 import itertools
@@ -86,6 +85,7 @@ class Missing(types.ModuleType):
         )
 
 
+hashlib = lazy_import('hashlib')
 metadata = lazy_import('importlib.metadata')
 tqdm = lazy_import('tqdm')
 

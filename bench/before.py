@@ -12,6 +12,7 @@ Prints each command's median and range: wall time here, and how many times that 
 it is, of each round; likewise of its processor time, which other work changes less.
 """
 
+import os
 import pathlib
 import tempfile
 
@@ -28,6 +29,9 @@ def build_parser():
     parser = common.new_parser(__doc__)
     parser.add_argument(
         'before', type=pathlib.Path, help='Directory of the earlier checkout.'
+    )
+    parser.add_argument(
+        '--commands', nargs='+', choices=COMMANDS, default=COMMANDS, help='Compared.'
     )
     parser.add_argument('--rounds', type=int, default=5, help='That are counted.')
     parser.add_argument('--images', type=int, default=2000, help='That are embedded.')
@@ -85,21 +89,18 @@ def build_words(checkout, dataset, root, num_iterations):
     }
 
 
-def run_round(checkouts, dataset, directory, num_iterations):
-    """Return {command: {checkout: _sides.Usage}} of all commands, in turn.
+def run_round(words):
+    """Return {command: {checkout: _sides.Usage}} of commands, in turn.
 
     Args:
-        checkouts: list of pathlib.Path.
-        dataset, num_iterations: see build_words.
-        directory: pathlib.Path of a new directory for the experiment roots.
+        words: {checkout: {command: the words that start it}}.
     """
-    words = {
-        checkout: build_words(checkout, dataset, directory / str(i), num_iterations)
-        for i, checkout in enumerate(checkouts)
-    }
+    # Both sides keep what they compile of their sources, as by default.
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONDONTWRITEBYTECODE'}
+    names = next(iter(words.values()))
     return {
-        name: {checkout: _sides.run(words[checkout][name]) for checkout in checkouts}
-        for name in COMMANDS
+        name: {checkout: _sides.run(words[checkout][name], env) for checkout in words}
+        for name in names
     }
 
 
@@ -125,19 +126,29 @@ def main():
     if not (before / 'train.py').is_file():
         raise SystemExit(f'{before} has no train.py: name a checkout of a commit')
     checkouts = [before, _sides.ROOT]
+    rounds = []
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         dataset = make_data(directory, args.images)
-        rounds = []
-        for number in range(args.rounds + 1):
-            place = directory / f'round{number}'
-            place.mkdir()
-            rounds.append(run_round(checkouts, dataset, place, args.iterations))
-            checkouts.reverse()  # Who comes first has the colder machine.
-    for name in COMMANDS:
-        sides = [
-            [one[name][tree] for one in rounds[1:]] for tree in (before, _sides.ROOT)
-        ]
+        roots = [directory / str(i) for i in range(len(checkouts))]
+        first = {
+            checkout: build_words(checkout, dataset, root, args.iterations)
+            for checkout, root in zip(checkouts, roots, strict=True)
+        }
+        run_round(first)
+        for number in range(args.rounds):
+            words = {}
+            for checkout, root in zip(checkouts, roots, strict=True):
+                place = root / str(number)  # Where a run can start.
+                new = build_words(checkout, dataset, place, args.iterations)
+                every = first[checkout] | {'train': new['train']}
+                words[checkout] = {name: every[name] for name in args.commands}
+            rounds.append(run_round(words))
+            # Who comes first has the colder machine.
+            checkouts.reverse()
+            roots.reverse()
+    for name in args.commands:
+        sides = [[one[name][tree] for one in rounds] for tree in (before, _sides.ROOT)]
         print(describe(name, *sides))
 
 
