@@ -168,6 +168,7 @@ def add_image_root_flag(parser):
         help='Directory that the FIDs are relative to. If it is given, images that are '
         'missing there are an error.',
     )
+    datasets.add_outside_flag(parser)
 
 
 def add_output_flags(parser, names, output_dir=None):
@@ -304,9 +305,8 @@ def main_of_table(argv):
     prefix = args.prefix or stem(args.table)
     output = Output(args.output_dir or DATA_DIR, prefix, None, args.quiet)
     check_not_replaced(args.table, output, splits)
-    if args.image_root:
-        fids = [row[1] for rows in splits.values() for row in rows]
-        datasets.check_images_exist(args.table, fids, args.image_root)
+    fids = [row[1] for rows in splits.values() for row in rows]
+    find_images(args.table, fids, args)
     if args.check_images:
         check_images(splits, args.image_root, args.quiet)
     write_and_report(splits, output)
@@ -318,8 +318,7 @@ def main_of_split(argv):
     args = parser.parse_args(argv)
     refuse_check_without_root(parser, args.check_images, args.image_root)
     dataset = datasets.read(args.csv_file, args.csv_header, args.image_root)
-    if args.image_root:
-        datasets.check_images_exist(args.csv_file, dataset.fids, args.image_root)
+    find_images(args.csv_file, dataset.fids, args)
     num_pids = len(set(dataset.pids))
     num_val_pids = args.val_pids
     if isinstance(num_val_pids, float):
@@ -339,6 +338,20 @@ def main_of_split(argv):
     write_and_report(splits, output)
     if not args.quiet:
         print(f'{parts.num_eligible} of {num_pids} PIDs could have been held back')
+
+
+def find_images(csv_file, fids, args):
+    """Raise InputError if FIDs lead out of --image_root, or images are missing there.
+
+    Args:
+        csv_file: for the message.
+        fids: [N] of str.
+        args: of a parser with add_image_root_flag.
+    """
+    if args.image_root:
+        is_allowed = args.allow_outside_image_root
+        datasets.check_inside(csv_file, fids, args.image_root, is_allowed)
+        datasets.check_images_exist(csv_file, fids, args.image_root)
 
 
 def stem(filename):

@@ -127,6 +127,7 @@ class Progress:
         self.state = state
         self.logger = logger
         self.is_whole = True
+        self.is_told = done > 0  # Of an iteration.
 
     @contextlib.contextmanager
     def updating(self, done):
@@ -143,7 +144,9 @@ class Progress:
         if kind is None or not issubclass(kind, Exception) or not self.is_whole:
             return
         # A run that fails in its first iteration leaves nothing.
-        if not self.state.is_writer or self.done in (1, self.state.saved_step):
+        if not (self.state.is_writer and self.is_told):
+            return
+        if self.done == self.state.saved_step:
             return
         with contextlib.suppress(common.InputError):  # Of weights, or of a full disk.
             diagnosis.check_weights(self.state, self.done)
@@ -231,6 +234,7 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             journal.write(
                 Iteration(done, batch, pids, learning_rate, outcome, secs_input)
             )
+            progress.is_told = True
 
             is_at_end = done == schedule.steps.stop
             if not (is_at_end or stop.is_made):

@@ -107,8 +107,13 @@ class Workers(Replicas):
     def meet(self, cluster):
         """Return the strategy, once all workers are there."""
         # TensorFlow waits for hours: silently, holding Python's lock, deaf to Ctrl+C.
+        # SIGTERM it catches itself, for its news of preemptions, and does nothing.
         self.watchdog.say_who_is_missing()
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+        before = {
+            number: signal.signal(number, signal.SIG_DFL)
+            for number in common.ENDING
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
@@ -118,7 +123,8 @@ class Workers(Replicas):
                 'same addresses in TF_CONFIG'
             ) from error
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def __enter__(self):
         # A device's number decides which images it gets and where its embeddings end

@@ -28,7 +28,7 @@ STREAMS = ('train.log', 'events.out.tfevents')
 ARRAYS = ('embeddings', 'losses', 'fids')
 
 # Endings of files that have the same bytes each time.
-EXACT = ('.h5', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
+EXACT = ('.h5', '.npy', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
 
 # Random parts of the names of temporary files, and of TensorBoard's.
 RANDOM = re.compile(
@@ -171,7 +171,7 @@ def embed(data, trained, root, copies):
 
 
 # Endings of the files that `formats` tells of.
-SUFFIXES = ('.npz', '.csv', '.parquet')
+SUFFIXES = ('.npy', '.npz', '.csv', '.parquet')
 
 
 def formats(data, trained, root, copies):
@@ -328,7 +328,9 @@ def check_file(path):
 def check_embeddings(path):
     """Raise an exception if a file of embeddings is damaged, as far as it can tell."""
     opened = embedding_files.open_embeddings(str(path))
-    assert len(opened.embs) == len(opened.fids) == len(opened.pids) > 0
+    assert len(opened.embs) == len(opened.fids) > 0
+    # Beside .npy, there are no PIDs.
+    assert path.suffix == '.npy' or len(opened.pids) == len(opened.fids)
     embedding_files.check_numbers(opened.embs, opened.fids, str(path), opened.skipped)
     if path.suffix != '.h5':
         return

@@ -125,12 +125,34 @@ def test_lost_worker_is_named_and_fewer_go_on(
     reliability.add(
         fault=fault,
         times=NUM_TIMES,
-        how=f'{how}, within a second after the first checkpoint; resumed with one '
-        'worker, or two',
+        how=f'{how}, within a second after the first checkpoint, in an iteration, a '
+        'checkpoint or a validation; resumed with one worker, or two',
         lost='iterations since the last checkpoint',
         seen='the others end with exit code 1 and: worker 1 (HOST:PORT) is gone, or '
         f'does not answer; at most {most_secs:.0f} s later',
     )
+
+
+# SIGTERM is TensorFlow's meanwhile: see workers.Workers.meet.
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+def test_signal_ends_a_worker_that_waits_for_the_others(data, tmp_path, number):
+    addresses = [f'127.0.0.1:{port}' for port in free_ports(2)]
+    said = tmp_path / 'said'
+    process = doomed.start(
+        'train',
+        run_flags(data, tmp_path / 'exp'),
+        said=said,
+        env={'TF_CONFIG': describe_cluster(0, worker=addresses)},
+    )
+    while not said.exists() or 'waiting for worker 1' not in said.read_text():
+        assert process.exitcode is None, said.read_text()
+        time.sleep(0.1)
+    time.sleep(1)  # TensorFlow waits, too.
+    os.kill(process.pid, number)
+    process.join(2)
+    code = process.exitcode
+    process.kill()
+    assert code == -number
 
 
 def run_flags(data, root):
@@ -138,7 +160,8 @@ def run_flags(data, root):
     return [
         *tiny_run.flags(data, root, '--train_iterations', '100000'),
         *('--batch_p', '3', '--checkpoint_frequency', '1', '--keep_checkpoints', '3'),
-        *('--distribute', 'multi_worker'),
+        *('--val_set', str(data / 'train.csv'), '--val_excluder', 'diagonal'),
+        *('--val_every', '2', '--distribute', 'multi_worker'),
     ]
 
 

@@ -107,7 +107,7 @@ def test_each_iteration_and_validation_is_once_in_the_curves(
         fault=FAULTS[0],
         times=1,
         how=f'{moment.what}, and the run resumed',
-        lost='as before',
+        lost='iterations since the last checkpoint',
         seen='each iteration once, and each validation',
     )
 

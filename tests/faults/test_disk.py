@@ -41,6 +41,8 @@ FAULTS = (
     'full disk at each write of export.py',
     'full disk at each write of export.py --format saved_model',
     'full disk at each write of search.py --build_index',
+    'full disk at each write of embed.py to .npy',
+    'full disk at each write of embed.py --resume',
 )
 
 # A format that is a directory, and its story's name.
@@ -64,6 +66,8 @@ REFUSALS = [
     ('export.py', errno.ENOSPC, FAULTS[17], 1),
     (DIRECTORY[1], errno.ENOSPC, FAULTS[18], 1),
     ('search.py --build_index', errno.ENOSPC, FAULTS[19], 1),
+    ('embed.py to .npy', errno.ENOSPC, FAULTS[20], 1),
+    ('embed.py --resume', errno.ENOSPC, FAULTS[21], 1),
 ]
 ORDINALS = {2: 'second', 4: 'fourth'}
 
@@ -92,6 +96,9 @@ def told(data, all_stories, formats, tmp_path_factory):
 # Names of what complete_file, directory_beside and checkpoints.write complete.
 UNFINISHED = re.compile(r'\.(.+?)(\.[a-z0-9_]{8})?\.partial(\.d)?')
 
+# What --resume keeps of a file: the line names the file.
+KEPT = re.compile(r'\.(.+)\.blocks')
+
 
 def name_refused(calls, n, is_full, root):
     """Return a regular expression for how a message names what was refused first.
@@ -113,7 +120,7 @@ def name_refused(calls, n, is_full, root):
         path = pathlib.PurePath(call.path)
         is_below = path != root and path.is_relative_to(root)
         name = path.relative_to(root).parts[0] if is_below else ''
-        match = UNFINISHED.fullmatch(name)
+        match = UNFINISHED.fullmatch(name) or KEPT.fullmatch(name)
         if match is not None:
             name = match[1]
         is_event = name.startswith('events.out')

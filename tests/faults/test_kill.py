@@ -38,12 +38,13 @@ FAULTS = (
     'power failure after each rename of export.py',
     'power failure after each rename of search.py --build_index',
     'SIGKILL of train.py at a random moment',
+    'SIGKILL at each system call of embed.py to .npy',
     'SIGKILL at each system call of embed.py to .npz',
     'SIGKILL at each system call of embed.py to .csv',
     'SIGKILL at each system call of embed.py to .parquet',
     'SIGKILL at each system call of embed.py --resume',
 )
-AT_RANDOM, OF_FORMATS = FAULTS[-5], FAULTS[-4:]
+AT_RANDOM, OF_FORMATS = FAULTS[-6], FAULTS[-5:]
 
 NAMES = (
     *('train.py', 'embed.py', 'embed.py --shard', 'embed.py --merge'),
@@ -51,6 +52,8 @@ NAMES = (
 )
 AT_CALL = 'a seccomp filter counts what changes files'
 OF_A_RUN = 'iterations since the last checkpoint; made again, the same tensors and best'
+OF_A_COMMAND = 'what it had computed so far; repeated, the same bytes'
+AGAIN = 'nothing; the same command again, or --resume, goes on'
 
 
 def for_each_command(first):
@@ -106,12 +109,8 @@ def test_kill_before_a_call_loses_nothing(
         fault=fault,
         times=times,
         how=f'{AT_CALL} and kills before the n-th, for every n',
-        lost=(
-            OF_A_RUN
-            if name == 'train.py'
-            else 'what it had computed so far; repeated, the same bytes'
-        ),
-        seen='nothing; the same command again, or --resume, goes on',
+        lost=OF_A_RUN if name == 'train.py' else OF_A_COMMAND,
+        seen=AGAIN,
     )
 
 
@@ -132,9 +131,7 @@ def test_kill_of_embeddings_in_another_format_loses_nothing(
         times=times,
         how=f'{AT_CALL} and kills before the n-th, for every n'
         + '; each of two batches is kept' * is_kept,
-        lost='the batch that it was at'
-        if is_kept
-        else 'what it had computed so far; repeated, the same bytes',
+        lost='the batch that it was at' if is_kept else OF_A_COMMAND,
         seen='nothing; the same command again goes on',
     )
 
@@ -152,8 +149,8 @@ def test_kill_in_a_write_loses_nothing(
         fault=fault,
         times=times,
         how=f'{AT_CALL}, writes half of what the n-th write has and kills, for every n',
-        lost='as before',
-        seen='as before',
+        lost=OF_A_RUN if name == 'train.py' else OF_A_COMMAND,
+        seen=AGAIN,
     )
 
 
@@ -175,10 +172,8 @@ def test_results_are_on_the_disk_before_they_have_their_name(
         how='the calls are replayed without what was not synced: after each rename of '
         'a result all such names are lost, or each alone, or what such files have; '
         'logs stay',
-        lost=OF_A_RUN
-        if name == 'train.py'
-        else 'what it had computed so far; repeated, the same bytes',
-        seen='as before',
+        lost=OF_A_RUN if name == 'train.py' else OF_A_COMMAND,
+        seen=AGAIN,
     )
 
 
@@ -195,13 +190,15 @@ def test_damage_is_seen_without_the_help_of_other_files(all_stories, tmp_path):
             *(list('abcd'), None),
         )
     names = stories.list_files(tmp_path)
-    assert len({name.rpartition('.')[2] for name in names}) == 6
+    assert len({name.rpartition('.')[2] for name in names}) == 8
     assert stories.find_damage(tmp_path) == []
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         path.write_bytes(content[: len(content) * 2 // 3])
     damage = stories.find_damage(tmp_path)
-    assert [one.split(' is damaged')[0] for one in damage] == names
+    # Of the names beside .npy, there are too few then.
+    checked = [name for name in names if not name.endswith('.txt')]
+    assert [one.split(' is damaged')[0] for one in damage] == checked
 
 
 @pytest.mark.parametrize('column', ['emb', 'emb_aug'])

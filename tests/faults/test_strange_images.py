@@ -20,6 +20,7 @@ import datasets
 import embed
 import export
 import images
+import make_csv
 import run_args
 import search
 import tiny_run
@@ -543,7 +544,7 @@ OUTSIDE = {
     'fault': FAULTS[7],
     'how': '`..`, absolute, links; train.py, --resume, --val_set, embed.py, '
     'visualize.py and its projector, export.py, trinet_embed.py, bulk_embed.py, '
-    'search.py --picture and --serve',
+    'make_csv.py table and split, search.py --picture and --serve',
     'lost': 'nothing: refused',
     'seen': 'one line that names the first and the flag that allows it',
 }
@@ -636,7 +637,20 @@ def list_commands(directory, root):
     exported = [*run, '--format', 'saved_model', '--check_images']
     found = [str(directory / '0_0.png'), '--gallery', embs, *run]
     bulk = [*run, '--input', csv_file, '--output', str(directory / 'parts')]
+    table = directory / 'train_table.csv'
+    table.write_text('pid,fid\n' + (directory / 'train.csv').read_text())
+    made = [*elsewhere, '--check_images', '--output_dir', str(directory / 'made')]
     return [
+        (
+            make_csv.main,
+            ['table', str(table), *made, '--pid_column', 'pid', '--fid_column', 'fid'],
+            'make_csv.check_images',
+        ),
+        (
+            make_csv.main,
+            ['split', csv_file, *made, '--val_pids', '1', '--excluder', 'diagonal'],
+            'make_csv.check_images',
+        ),
         (visualize.main, scores, 'visualize.find_queries'),
         (visualize.main, ['projector', *dots], 'visualize.choose_rows'),
         (export.main, [*exported, csv_file], 'export.open_run'),

@@ -13,10 +13,11 @@ import sys
 import numpy as np
 import pytest
 
+import checkpoints
 import common
 import tiny_run
 from run_files import log_of
-from training import journal
+from training import journal, loop
 
 FAULTS = (
     'terminal of train.py closed',
@@ -304,31 +305,59 @@ def test_scores_without_room_are_an_error_but_in_their_file(tmp_path, reliabilit
 # --- the log -----------------------------------------------------------------------
 
 
-def test_error_that_ends_a_run_stands_in_its_log(
-    data, tmp_path, monkeypatch, capsys, same_signals, reliability
+def find_newest_step(root):
+    """Return the step of a run's newest checkpoint, which is whole."""
+    prefix = checkpoints.latest(str(root))
+    return int(checkpoints.WeightsFile(prefix).read('global_step'))
+
+
+def test_error_that_ends_a_run_stands_in_its_log_and_loses_nothing(
+    tmp_path, monkeypatch, capsys, same_signals, reliability
 ):
     monkeypatch.setattr(sys, 'argv', ['train.py'])
+    tiny_run.write_dataset(tmp_path)
+    root = tmp_path / 'exp'
     write = journal.Journal.write
 
-    def write_and_fail(self, iteration):
+    def write_and_remove(self, iteration):
         write(self, iteration)
-        if iteration.step == 2:
-            raise common.InputError('a.png cannot be read')
+        for image in tmp_path.glob('*.png'):
+            image.unlink()
 
-    monkeypatch.setattr(journal.Journal, 'write', write_and_fail)
-    code = end(lambda: tiny_run.start(data, tmp_path / 'exp'))
-    assert code == 1
-    last = log_of(tmp_path / 'exp').splitlines()[-1]
-    assert last.endswith(' ERROR a.png cannot be read')
-    line = 'train.py: error: a.png cannot be read'
-    assert capsys.readouterr().err.splitlines()[-1] == line
+    monkeypatch.setattr(journal.Journal, 'write', write_and_remove)
+    flags = ['--train_iterations', '1000', '--checkpoint_frequency', '0']
+    assert end(lambda: tiny_run.start(tmp_path, root, *flags)) == 1
+    *_, saved, last = log_of(root).splitlines()
+    name = re.escape(str(tmp_path))
+    told = re.fullmatch(rf'.* ERROR ({name}/\d_\d\.png .*)', last)
+    assert told, last
+    assert capsys.readouterr().err.splitlines()[-1] == f'train.py: error: {told[1]}'
+    steps = re.findall(r'iter: *(\d+),', log_of(root))
+    assert find_newest_step(root) == int(steps[-1]) > 0
+    assert f'checkpoint-{steps[-1]}. Mend what the error is about' in saved
     reliability.add(
         fault=FAULTS[5],
         times=1,
-        how='InputError in iteration 2',
-        lost='iterations since the last checkpoint',
-        seen=line,
+        how='all images removed after iteration 1; --checkpoint_frequency 0',
+        lost='nothing: a checkpoint is written first',
+        seen='one line with the name of the image',
     )
+
+
+def test_image_that_the_second_iteration_cannot_read_costs_not_the_first(
+    data, tmp_path, monkeypatch, same_signals
+):
+    read = loop.Supply.read
+
+    def read_once(self):
+        read(self)
+        if hasattr(self, 'has_read'):
+            self.failure = common.InputError('a.png cannot be read')
+        self.has_read = True
+
+    monkeypatch.setattr(loop.Supply, 'read', read_once)
+    assert end(lambda: tiny_run.start(data, tmp_path / 'exp')) == 1
+    assert find_newest_step(tmp_path / 'exp') == 1
 
 
 def test_error_that_ends_a_resumed_run_stands_in_its_log(
@@ -357,15 +386,17 @@ def test_traceback_of_a_bug_stands_in_the_log(
             raise ZeroDivisionError('a bug')
 
     monkeypatch.setattr(journal.Journal, 'write', write_and_fail)
-    assert end(lambda: tiny_run.start(data, tmp_path / 'exp')) == 1
+    flags = ['--checkpoint_frequency', '0']
+    assert end(lambda: tiny_run.start(data, tmp_path / 'exp', *flags)) == 1
     log = log_of(tmp_path / 'exp')
     assert ' ERROR this is a bug; please report it\nTraceback (most recent' in log
     assert log.splitlines()[-1] == 'ZeroDivisionError: a bug'
+    assert find_newest_step(tmp_path / 'exp') == 2
     reliability.add(
         fault=FAULTS[6],
         times=1,
-        how='ZeroDivisionError in iteration 2',
-        lost='iterations since the last checkpoint',
+        how='ZeroDivisionError after the update of iteration 2',
+        lost='nothing: a checkpoint is written first',
         seen='a traceback; train.log has it, too',
     )
 
