@@ -158,7 +158,13 @@ def check_hdf5(dataset: Any, filename: str) -> None:
         claimed = dataset.dtype.itemsize * math.prod(counts) * math.prod(dataset.chunks)
         if dataset.id.get_create_plist().get_nfilters():
             most *= MOST_COMPRESSION
-    if claimed > most or stored > os.path.getsize(filename):
+    size = os.path.getsize(filename)
+    if stored > size:
+        raise common.InputError(
+            f'{filename}: {name} {list(dataset.shape)} has {stored} stored bytes by '
+            f'its header, but the file has {size}; it is incomplete or damaged'
+        )
+    if claimed > most:
         raise common.InputError(
             f'{filename}: {name} {list(dataset.shape)} has {claimed} bytes by its '
             f'header, but {stored} are stored; the file is incomplete or damaged'

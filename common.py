@@ -473,6 +473,12 @@ class Terminated(KeyboardInterrupt):
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def find_ending() -> list[signal.Signals]:
+    """Return the signals that end a command: under nohup, not SIGHUP."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [n for n in ENDING if not (ignored and n == signal.SIGHUP)]
+
+
 def end_in_order() -> None:
     """Let signals that end a command raise an exception; a second one ends it at once.
 

@@ -590,6 +590,7 @@ def check_numbers(
         bad_rows += (start + np.flatnonzero(~is_finite)).tolist()
     if stored is not None:
         check_checksum(stored, checksum, embeddings_file)
+    # Not np.setdiff1d, which imports numpy.ma.
     bad_rows = sorted(set(bad_rows) - set(skipped.tolist()))
     if bad_rows:
         row = bad_rows[0]

@@ -108,7 +108,7 @@ def build_table_parser():
             help=f'The column that has {meaning}.',
         )
     add_camera_flag(parser)
-    add_image_root_flag(parser)
+    add_image_root_flags(parser)
     add_output_flags(parser, 'PREFIX_SPLIT.csv. Default: that of TABLE.', 'data/')
     return parser
 
@@ -143,7 +143,7 @@ def build_split_parser():
         help='Of the PIDs and queries drawn: the same seed, the same split.',
     )
     datasets.add_header_flag(parser)
-    add_image_root_flag(parser)
+    add_image_root_flags(parser)
     add_output_flags(parser, 'PREFIX_rest.csv. Default: that of CSV_FILE.')
     return parser
 
@@ -160,13 +160,13 @@ def add_camera_flag(parser):
     )
 
 
-def add_image_root_flag(parser):
-    """Add the flag of where the images are, which are then looked for, to a parser."""
+def add_image_root_flags(parser):
+    """Add the flags of where images are, and may be, which are then looked for."""
     parser.add_argument(
         '--image_root',
         type=common.readable_directory,
         help='Directory that the FIDs are relative to. If it is given, images that are '
-        'missing there are an error.',
+        'missing there, or lead out of it, are an error.',
     )
     datasets.add_outside_flag(parser)
 
@@ -306,7 +306,7 @@ def main_of_table(argv):
     output = Output(args.output_dir or DATA_DIR, prefix, None, args.quiet)
     check_not_replaced(args.table, output, splits)
     fids = [row[1] for rows in splits.values() for row in rows]
-    find_images(args.table, fids, args)
+    check_fids(args.table, fids, args.image_root, args.allow_outside_image_root)
     if args.check_images:
         check_images(splits, args.image_root, args.quiet)
     write_and_report(splits, output)
@@ -318,7 +318,8 @@ def main_of_split(argv):
     args = parser.parse_args(argv)
     refuse_check_without_root(parser, args.check_images, args.image_root)
     dataset = datasets.read(args.csv_file, args.csv_header, args.image_root)
-    find_images(args.csv_file, dataset.fids, args)
+    allows_outside = args.allow_outside_image_root
+    check_fids(args.csv_file, dataset.fids, args.image_root, allows_outside)
     num_pids = len(set(dataset.pids))
     num_val_pids = args.val_pids
     if isinstance(num_val_pids, float):
@@ -340,18 +341,18 @@ def main_of_split(argv):
         print(f'{parts.num_eligible} of {num_pids} PIDs could have been held back')
 
 
-def find_images(csv_file, fids, args):
-    """Raise InputError if FIDs lead out of --image_root, or images are missing there.
+def check_fids(csv_file, fids, image_root, allows_outside):
+    """Raise InputError if FIDs lead out of an image root, or images are missing there.
 
     Args:
         csv_file: for the message.
         fids: [N] of str.
-        args: of a parser with add_image_root_flag.
+        image_root: directory they are relative to, or None: nothing is looked for.
+        allows_outside: whether they may lead out of it.
     """
-    if args.image_root:
-        is_allowed = args.allow_outside_image_root
-        datasets.check_inside(csv_file, fids, args.image_root, is_allowed)
-        datasets.check_images_exist(csv_file, fids, args.image_root)
+    if image_root is not None:
+        datasets.check_inside(csv_file, fids, image_root, allows_outside)
+        datasets.check_images_exist(csv_file, fids, image_root)
 
 
 def stem(filename):

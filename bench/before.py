@@ -123,8 +123,8 @@ def describe(name, before, here):
 def main():
     args = build_parser().parse_args()
     before = args.before.resolve()
-    if not (before / 'train.py').is_file():
-        raise SystemExit(f'{before} has no train.py: name a checkout of a commit')
+    if before == _sides.ROOT or not (before / 'train.py').is_file():
+        raise SystemExit(f'{before} is no other checkout: git worktree add makes one')
     checkouts = [before, _sides.ROOT]
     rounds = []
     with tempfile.TemporaryDirectory() as directory:

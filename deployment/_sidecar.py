@@ -9,8 +9,9 @@ import common
 from deployment import FORMAT_CHOICES
 from evaluation import ranking
 
-# Pixels of a side of an image, as of a JPEG, and numbers of an embedding.
-MOST_SIZE = 2**16 - 1
+# A damaged size must not claim memory: pixels of a side of an image, as of a JPEG, and
+# numbers of an embedding.
+MOST_PIXELS, MOST_DIM = 2**16 - 1, 2**24
 
 
 class Sidecar(typing.NamedTuple):
@@ -92,12 +93,14 @@ def hash_files(target):
 
 def is_sound(sidecar):
     """Say whether all values of a Sidecar are such as export.py writes."""
-    sizes = (*sidecar.net_size, *sidecar.pre_crop_size, sidecar.embedding_dim)
+    sides = *sidecar.net_size, *sidecar.pre_crop_size
     limit = sidecar.threshold
     return (
         sidecar.format in FORMAT_CHOICES
         and sidecar.kind in ('pixels', 'encoded')
-        and all(type(size) is int and 1 <= size <= MOST_SIZE for size in sizes)
+        and all(type(side) is int and 1 <= side <= MOST_PIXELS for side in sides)
+        and type(sidecar.embedding_dim) is int
+        and 1 <= sidecar.embedding_dim <= MOST_DIM
         and sidecar.metric in ranking.METRIC_CHOICES
         and (limit is None or 0 <= limit < float('inf'))
         and isinstance(sidecar.weights, str)

@@ -182,7 +182,10 @@ class Blocks:
         Raises:
             InputError: it is damaged.
         """
-        with array_files.reading(filename, 'a complete block of embeddings'):
+        with array_files.reading(
+            filename,
+            'a complete block of embeddings; remove it, and all before it is used',
+        ):
             arrays = array_files.load_numpy(filename)
             rows, end = arrays['rows'].tolist(), int(arrays['end'])
             names = arrays['skipped'].tolist(), arrays['skipped_reason'].tolist()
@@ -271,7 +274,10 @@ def check(block, first, shape):
     num_variants, num_rows, dim = shape
     expected = num_variants, len(block.rows), dim
     if block.embs.shape != expected or block.embs.dtype != np.float32:
-        raise ValueError(f'embeddings {list(block.embs.shape)}, {block.embs.dtype}')
+        raise ValueError(
+            f'embeddings {list(block.embs.shape)}, {block.embs.dtype}; '
+            f'expected {list(expected)}, float32'
+        )
     if not first < block.end <= num_rows:
         raise ValueError(f'it ends with row {block.end} of {num_rows}')
     if sorted([*block.rows, *block.skipped]) != list(range(first, block.end)):

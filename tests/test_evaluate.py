@@ -724,6 +724,10 @@ def test_tensorflow_is_never_imported(small):
         assert 'tensorflow' not in modules
 
 
+def test_what_takes_long_to_import_and_is_not_needed_is_not_imported(small):
+    assert not {'numpy.ma', '_hashlib', 'scipy'} & run_and_list_modules(small)
+
+
 def test_help_imports_nothing_slow():
     modules = run_and_list_modules(['--help'])
     slow = {'tensorflow', 'pandas.core', 'scipy', 'sklearn', 'h5py._hl', 'matplotlib'}

@@ -64,10 +64,7 @@ class StopRequest:
         self.previous_fd = signal.set_wakeup_fd(self.pipe[1])
         # Without a handler a signal would end the process, or be written nowhere.
         self.previous = {
-            number: signal.signal(number, self.note)
-            for number in common.ENDING
-            # Ignored on purpose, by nohup.
-            if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
+            number: signal.signal(number, self.note) for number in common.find_ending()
         }
         self.thread = threading.Thread(target=self.answer, daemon=True)
         self.thread.start()
@@ -120,6 +117,10 @@ class Progress:
         done: number of updates made before.
         state: a checkpoints.TrainingState.
         logger: of common.setup_logging.
+
+    Attributes:
+        has_begun: whether an iteration has been reported, in this process or before;
+            until then, an error leaves nothing.
     """
 
     def __init__(self, done, state, logger):
@@ -127,7 +128,7 @@ class Progress:
         self.state = state
         self.logger = logger
         self.is_whole = True
-        self.is_told = done > 0  # Of an iteration.
+        self.has_begun = done > 0
 
     @contextlib.contextmanager
     def updating(self, done):
@@ -143,8 +144,7 @@ class Progress:
     def __exit__(self, kind, error, *_):
         if kind is None or not issubclass(kind, Exception) or not self.is_whole:
             return
-        # A run that fails in its first iteration leaves nothing.
-        if not (self.state.is_writer and self.is_told):
+        if not (self.state.is_writer and self.has_begun):
             return
         if self.done == self.state.saved_step:
             return
@@ -234,7 +234,7 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             journal.write(
                 Iteration(done, batch, pids, learning_rate, outcome, secs_input)
             )
-            progress.is_told = True
+            progress.has_begun = True
 
             is_at_end = done == schedule.steps.stop
             if not (is_at_end or stop.is_made):

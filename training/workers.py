@@ -111,8 +111,7 @@ class Workers(Replicas):
         self.watchdog.say_who_is_missing()
         before = {
             number: signal.signal(number, signal.SIG_DFL)
-            for number in common.ENDING
-            if signal.getsignal(number) is not signal.SIG_IGN
+            for number in common.find_ending()
         }
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()

@@ -183,8 +183,10 @@ def start(
 def be(command, argv, fault, library, log, said, pause, env, kept=None):
     """Be a command; see start."""
     assert 'tensorflow' in sys.modules, 'everything.py is not imported in the server'
-    # Of tests in the background of a script, the shell has SIGINT ignored.
+    # Of tests in the background of a script, the shell has SIGINT ignored, and nohup
+    # SIGHUP.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     common = importlib.import_module('common')
     module = importlib.import_module(command)
     net = importlib.import_module('nets._mobilenet')

@@ -28,7 +28,7 @@ STREAMS = ('train.log', 'events.out.tfevents')
 ARRAYS = ('embeddings', 'losses', 'fids')
 
 # Endings of files that have the same bytes each time.
-EXACT = ('.h5', '.npy', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
+EXACT = ('.h5', '.npy', '.txt', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
 
 # Random parts of the names of temporary files, and of TensorBoard's.
 RANDOM = re.compile(

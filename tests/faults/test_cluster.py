@@ -144,8 +144,11 @@ def test_signal_ends_a_worker_that_waits_for_the_others(data, tmp_path, number):
         said=said,
         env={'TF_CONFIG': describe_cluster(0, worker=addresses)},
     )
-    while not said.exists() or 'waiting for worker 1' not in said.read_text():
+    doomed.wait_for(said, {process: said}, MOST_SECS)
+    deadline = time.monotonic() + MOST_SECS
+    while 'waiting for worker 1' not in said.read_text():
         assert process.exitcode is None, said.read_text()
+        assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(1)  # TensorFlow waits, too.
     os.kill(process.pid, number)

@@ -17,7 +17,7 @@ import checkpoints
 import common
 import tiny_run
 from run_files import log_of
-from training import journal, loop
+from training import journal
 
 FAULTS = (
     'terminal of train.py closed',
@@ -306,7 +306,7 @@ def test_scores_without_room_are_an_error_but_in_their_file(tmp_path, reliabilit
 
 
 def find_newest_step(root):
-    """Return the step of a run's newest checkpoint, which is whole."""
+    """Return the step that a run's newest checkpoint has."""
     prefix = checkpoints.latest(str(root))
     return int(checkpoints.WeightsFile(prefix).read('global_step'))
 
@@ -342,22 +342,6 @@ def test_error_that_ends_a_run_stands_in_its_log_and_loses_nothing(
         lost='nothing: a checkpoint is written first',
         seen='one line with the name of the image',
     )
-
-
-def test_image_that_the_second_iteration_cannot_read_costs_not_the_first(
-    data, tmp_path, monkeypatch, same_signals
-):
-    read = loop.Supply.read
-
-    def read_once(self):
-        read(self)
-        if hasattr(self, 'has_read'):
-            self.failure = common.InputError('a.png cannot be read')
-        self.has_read = True
-
-    monkeypatch.setattr(loop.Supply, 'read', read_once)
-    assert end(lambda: tiny_run.start(data, tmp_path / 'exp')) == 1
-    assert find_newest_step(tmp_path / 'exp') == 1
 
 
 def test_error_that_ends_a_resumed_run_stands_in_its_log(

@@ -163,6 +163,23 @@ def test_error_in_the_first_iteration_leaves_nothing_behind(data, tmp_path):
     assert list_names(root, '*') == []
 
 
+def test_image_that_the_second_iteration_cannot_read_costs_not_the_first(
+    monkeypatch, data, tmp_path
+):
+    read, batches_read = loop.Supply.read, []
+
+    def read_once(self):
+        read(self)
+        if batches_read:
+            self.failure = common.InputError('a.png cannot be read')
+        batches_read.append(self.batch)
+
+    monkeypatch.setattr(loop.Supply, 'read', read_once)
+    with pytest.raises(common.InputError, match='a.png cannot be read'):
+        tiny_run.start(data, tmp_path / 'exp')
+    assert tiny_run.read_checkpoint(tmp_path / 'exp', 1)['global_step'] == 1
+
+
 def test_error_in_the_first_report_leaves_nothing_behind(monkeypatch, data, tmp_path):
     def fail(self, iteration):
         raise common.InputError('a full disk')
