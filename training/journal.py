@@ -177,7 +177,7 @@ def write_scalars(scalars, step):
             tags=tf.constant(list(scalars)),
             values=tf.constant([float(value) for value in scalars.values()]),
         ),
-        tf.constant(step, tf.int64),
+        tf.constant(np.int64(step)),  # See loop.train.
     )
 
 
@@ -513,7 +513,7 @@ class Journal:
     @contextlib.contextmanager
     def open_events(self, step):
         """Let TensorBoard's default writer be this journal's, at a step."""
-        with self.naming_the_events(), self.writer.as_default(step=step):
+        with self.naming_the_events(), self.writer.as_default(np.int64(step)):
             yield
 
     def naming_the_events(self):

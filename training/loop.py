@@ -7,6 +7,7 @@ import threading
 import time
 import typing
 
+import numpy as np
 import tensorflow as tf
 
 import common
@@ -224,11 +225,13 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
             learning_rate = schedule.learning_rate.at(step)
             done = step + 1
             with progress.updating(done):
+                # Of Python's numbers, not of NumPy's, TensorFlow keeps each tensor for
+                # ever.
                 outcome = train_step(
                     images,
                     pids,
-                    tf.constant(learning_rate),
-                    tf.constant(step, tf.int64),
+                    tf.constant(np.float32(learning_rate)),
+                    tf.constant(np.int64(step)),
                 )
                 diagnosis.check_outcome(outcome, done, state)
             journal.write(

@@ -22,10 +22,10 @@ FAULTS = ('long run of train.py', 'clock that jumps by a day')
 NUM_STEPS = 50_000
 DAY = 86_400
 
-# Memory that a run may gain after its first fifth, MB: 1 kB per iteration would be
-# noticed, less than one of its scalars and batches takes. The allocator's own noise,
-# over some minutes, is about 10.
-MOST_GROWTH = 40
+# Memory that a run may gain after its first fifth, MB: 0.7 kB per iteration would be
+# noticed, as tensors of a step and a rate take that are kept. Over some minutes, the
+# allocator's own noise is about 10.
+MOST_GROWTH = 20
 
 
 class Needs(typing.NamedTuple):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import checkpoints
 import common
@@ -161,6 +162,26 @@ def test_error_in_the_first_iteration_leaves_nothing_behind(data, tmp_path):
     with pytest.raises(common.InputError):
         tiny_run.start(copy, root)
     assert list_names(root, '*') == []
+
+
+def test_no_tensor_of_an_iteration_is_kept(monkeypatch, data, tmp_path):
+    """TensorFlow keeps those of Python's numbers, each value's, for ever."""
+    constant, numbers = tf.constant, []
+
+    def note_and_make(value, *args, **kwargs):
+        numbers.append(value)
+        return constant(value, *args, **kwargs)
+
+    def note_step(self, iteration):
+        numbers.append(tf.summary.experimental.get_step())
+
+    monkeypatch.setattr(tf, 'constant', note_and_make)
+    monkeypatch.setattr(journal.Histograms, 'report', note_step)
+    tiny_run.start(data, tmp_path / 'exp', '--train_iterations', '5')
+    steps = [value for value in numbers if isinstance(value, np.integer)]
+    assert {1, 2, 3, 4} < set(steps)
+    kept = {value for value in numbers if isinstance(value, int | float)}
+    assert kept <= {0, 255, float('inf')}
 
 
 def test_image_that_the_second_iteration_cannot_read_costs_not_the_first(
