@@ -125,28 +125,26 @@ def main():
     before = args.before.resolve()
     if before == _sides.ROOT or not (before / 'train.py').is_file():
         raise SystemExit(f'{before} is no other checkout: git worktree add makes one')
-    checkouts = [before, _sides.ROOT]
     rounds = []
     with tempfile.TemporaryDirectory() as directory:
         directory = pathlib.Path(directory)
         dataset = make_data(directory, args.images)
-        roots = [directory / str(i) for i in range(len(checkouts))]
+        roots = {before: directory / 'before', _sides.ROOT: directory / 'here'}
         first = {
             checkout: build_words(checkout, dataset, root, args.iterations)
-            for checkout, root in zip(checkouts, roots, strict=True)
+            for checkout, root in roots.items()
         }
         run_round(first)
         for number in range(args.rounds):
             words = {}
-            for checkout, root in zip(checkouts, roots, strict=True):
+            for checkout, root in roots.items():
                 place = root / str(number)  # Where a run can start.
                 new = build_words(checkout, dataset, place, args.iterations)
                 every = first[checkout] | {'train': new['train']}
                 words[checkout] = {name: every[name] for name in args.commands}
             rounds.append(run_round(words))
             # Who comes first has the colder machine.
-            checkouts.reverse()
-            roots.reverse()
+            roots = dict(reversed(roots.items()))
     for name in args.commands:
         sides = [[one[name][tree] for one in rounds] for tree in (before, _sides.ROOT)]
         print(describe(name, *sides))
