@@ -20,6 +20,7 @@ import importlib
 import json
 import logging
 import os
+import re
 
 import common
 import datasets
@@ -36,6 +37,9 @@ tqdm = common.lazy_import('tqdm')
 
 # Bytes for what Ray passes on here: lists of names.
 OBJECT_STORE = 256 * 2**20
+
+# The last line of a traceback of an error that a user can mend; see common.InputError.
+OURS = re.compile(r'(?:common\.\w+|checkpoints\.DamagedError): (.+)')
 
 
 def build_parser():
@@ -214,9 +218,9 @@ def find_cause(error):
     """Return the InputError that Ray has wrapped, or one that says what Ray says."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     for line in lines:
-        before, mark, reason = line.partition('InputError: ')
-        if mark and ' ' not in before:  # As in a traceback's last line.
-            return common.InputError(reason)
+        ours = OURS.fullmatch(line)
+        if ours is not None:
+            return common.InputError(ours[1])
     return common.InputError(
         f'Ray failed: {lines[-1]}; the same command goes on with the parts that are '
         'missing'

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 
+import numpy as np
+
 import bulk_embed
 import embed
 import embedding_files
@@ -58,6 +60,23 @@ def embed_alone(directory):
         ]
     )
     return embedding_files.open_embeddings(str(filename))
+
+
+def check(output, expected):
+    """Check that a job's embeddings are those of embed.py, bit for bit.
+
+    Args:
+        output: pathlib.Path of the job's directory.
+        expected: embedding_files.Opened, of embed_alone.
+
+    Returns:
+        The embedding_files.Opened of the job.
+    """
+    found = embedding_files.open_embeddings(str(output))
+    np.testing.assert_array_equal(found.embs[:], expected.embs[:])
+    assert (found.fids, found.pids) == (expected.fids, expected.pids)
+    np.testing.assert_array_equal(found.skipped, expected.skipped)
+    return found
 
 
 def list_actors():

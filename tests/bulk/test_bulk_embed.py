@@ -49,11 +49,8 @@ def expected(run):
 
 
 def test_embeddings_are_those_of_embed_though_an_actor_was_killed(embedded, expected):
-    found = embedding_files.open_embeddings(str(embedded))
-    np.testing.assert_array_equal(found.embs[:], expected.embs[:])
-    assert found.fids == expected.fids
-    assert found.pids == expected.pids
-    assert found.skipped.tolist() == expected.skipped.tolist() == [15, 23]
+    found = bulk_run.check(embedded, expected)
+    assert found.skipped.tolist() == [15, 23]
     # Parts of one batch each, rounded up.
     assert len(list(embedded.glob('part-*.parquet'))) == bulk_run.NUM_PIDS
     for name in ('checkpoint', 'weights', 'image_root'):
@@ -105,8 +102,7 @@ def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys)
     assert 'going on after 78 of 80 parts' in told
     assert '6 images in 2 parts' in told
     assert {f: f.stat().st_mtime_ns for f in times} == times
-    found = embedding_files.open_embeddings(str(embedded))
-    np.testing.assert_array_equal(found.embs[:], expected.embs[:])
+    bulk_run.check(embedded, expected)
     # All are there: nothing is started.
     bulk_embed.main(bulk_run.flags(run, embedded))
     assert 'all 80 parts are finished' in capsys.readouterr().err
@@ -180,7 +176,8 @@ def test_parts_slice_like_an_array(tmp_path):
 
 
 def test_what_ray_wraps_is_unwrapped():
-    text = 'Ray says\n  File "x.py"\ncommon.InputError: a.tar is damaged\n\nTo change'
-    assert str(bulk_embed.find_cause(RuntimeError(text))) == 'a.tar is damaged'
+    for name in ('common.InputError', 'common.FileError', 'checkpoints.DamagedError'):
+        text = f'Ray says\n  File "x.py"\n{name}: a.tar is damaged\n\nTo change'
+        assert str(bulk_embed.find_cause(RuntimeError(text))) == 'a.tar is damaged'
     told = str(bulk_embed.find_cause(RuntimeError('Ray says\n\nthis')))
     assert told.startswith('Ray failed: this; the same command goes on')

@@ -16,6 +16,7 @@ import common
 import deployment
 import embedding_files
 import tiny_run
+import trinet_recipe
 from deployment import _sidecar
 from run_files import assert_same_state
 from searching import index
@@ -28,7 +29,13 @@ STREAMS = ('train.log', 'events.out.tfevents')
 ARRAYS = ('embeddings', 'losses', 'fids')
 
 # Endings of files that have the same bytes each time.
-EXACT = ('.h5', '.npy', '.txt', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss')
+EXACT = (
+    *('.h5', '.npy', '.txt', '.npz', '.csv', '.parquet', '.html', '.png', '.faiss'),
+    *('.jpg', '.bytes', '.tsv', '.pbtxt'),
+)
+
+# What trinet_embed.py writes here.
+PUBLISHED = 'trinet.h5'
 
 # Random parts of the names of temporary files, and of TensorBoard's.
 RANDOM = re.compile(
@@ -245,7 +252,7 @@ def write(data, embedded, root, copies):
         root, copies: see embed.
     """
     scores = score_flags(data, root)
-    json_flags = [*scores, '--filename', str(root / 'scores.json')]
+    json_flags = [*scores, '--filename', str(root / 'scores.json'), '--thresholds']
     pages = [str(root / 'page.html'), str(root / 'page.png')]
     page_flags = [*scores, '--image_root', str(data), '--filename', *pages]
     people = data / 'people'
@@ -253,11 +260,31 @@ def write(data, embedded, root, copies):
         (people / pid).mkdir(parents=True, exist_ok=True)
         tiny_run.write_noise(people / pid / '1.png', seed=1)
     csv_flags = ['folder', str(people), '--output_dir', str(root), '--quiet']
-    return [
-        tell('evaluate.py', 'evaluate', json_flags, root, copies, embedded),
-        tell('visualize.py', 'visualize', page_flags, root, copies, embedded),
-        tell('make_csv.py', 'make_csv', csv_flags, root, copies),
+    scored = tell('evaluate.py', 'evaluate', json_flags, root, copies, embedded)
+    curves = ['curves', str(root / 'scores.json'), '--output_dir', str(root)]
+    projector = [
+        *('projector', '--dataset', str(data / 'train.csv'), '--image_root', str(data)),
+        *('--embeddings', str(root / 'train_embeddings.h5')),
+        *('--output_dir', str(root)),
     ]
+    return [
+        scored,
+        tell('visualize.py', 'visualize', page_flags, root, copies, embedded),
+        tell('visualize.py curves', 'visualize', curves, root, copies, scored.after),
+        tell('visualize.py projector', 'visualize', projector, root, copies, embedded),
+        tell('make_csv.py', 'make_csv', csv_flags, root, copies),
+        embed_published(data, root, copies),
+    ]
+
+
+def embed_published(data, root, copies):
+    """Return the Story of trinet_embed.py, with weights of the tests; see write."""
+    weights, images = data / 'weights.npz', data / 'images.txt'
+    np.savez(weights, *trinet_recipe.make_arrays())
+    images.write_text(''.join(f'{path.name}\n' for path in sorted(data.glob('*.png'))))
+    flags = [str(images), str(weights), '--image_root', str(data), '--no_augment']
+    flags += ['--output', str(root / PUBLISHED), '--quiet']
+    return tell('trinet_embed.py', 'trinet_embed', flags, root, copies)
 
 
 # --- what must hold --------------------------------------------------------------
@@ -342,6 +369,22 @@ def check_embeddings(path):
         embedding_files.check_checksum(stored, checksum, str(path))
 
 
+def find_torn(story):
+    """Return which results are neither the former ones nor the new ones, list of str.
+
+    Of the kinds that have the same bytes each time.
+    """
+    places = [place for place in (story.before, story.after) if place is not None]
+    return [
+        f'{name} is neither the former one nor the new one'
+        for name in list_files(story.root)
+        if is_final(name)
+        and pathlib.PurePath(name).suffix in EXACT
+        and (story.root / name).read_bytes()
+        not in [(p / name).read_bytes() for p in places if (p / name).is_file()]
+    ]
+
+
 def read_checkpoint(root, name):
     """Return {name: array} of a checkpoint but for its flags, all of them read."""
     weights = checkpoints.WeightsFile(str(root / name))
@@ -422,7 +465,7 @@ def find_fault(story):
 
     Looks at the files, does what a user does, and compares with the undisturbed run.
     """
-    faults = find_damage(story.root)
+    faults = find_damage(story.root) + find_torn(story)
     outcome = repeat(story)
     if outcome.code:
         lines = [line for line in outcome.said.splitlines() if 'error' in line.lower()]

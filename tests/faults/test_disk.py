@@ -11,10 +11,12 @@ import sys
 
 import doomed
 import keras
+import pyarrow.parquet
 import pytest
 import stories
 import tensorflow as tf
 
+import bulk_run
 import checkpoints
 import common
 import tiny_run
@@ -43,6 +45,10 @@ FAULTS = (
     'full disk at each write of search.py --build_index',
     'full disk at each write of embed.py to .npy',
     'full disk at each write of embed.py --resume',
+    'full disk at each write of visualize.py curves',
+    'full disk at each write of visualize.py projector',
+    'full disk at each write of trinet_embed.py',
+    'full file system under bulk_embed.py',
 )
 
 # A format that is a directory, and its story's name.
@@ -68,6 +74,9 @@ REFUSALS = [
     ('search.py --build_index', errno.ENOSPC, FAULTS[19], 1),
     ('embed.py to .npy', errno.ENOSPC, FAULTS[20], 1),
     ('embed.py --resume', errno.ENOSPC, FAULTS[21], 1),
+    ('visualize.py curves', errno.ENOSPC, FAULTS[22], 1),
+    ('visualize.py projector', errno.ENOSPC, FAULTS[23], 1),
+    ('trinet_embed.py', errno.ENOSPC, FAULTS[24], 1),
 ]
 ORDINALS = {2: 'second', 4: 'fourth'}
 
@@ -340,6 +349,52 @@ def test_full_file_system_loses_nothing(data, tmp_path, reliability):
         seen='exit code 1 and one line with the name of the file, also when resumed '
         'before there is room',
     )
+
+
+@pytest.mark.slow_fault(FAULTS[25])
+def test_full_file_system_costs_no_finished_part(tmp_path, monkeypatch, reliability):
+    monkeypatch.setenv('RAY_memory_monitor_refresh_ms', '0')  # As in test_actors.
+    reason = bulk_run.find_reason()
+    if reason is not None:
+        reliability.skip(FAULTS[25], reason)
+    bulk_run.start(tmp_path)
+    place = tmp_path.resolve() / 'small'
+    output = place / 'parts'
+    with mounted(place, 'size=200k') as is_mounted:  # Of 320 that the parts take.
+        if not is_mounted:
+            reliability.skip(FAULTS[25], NO_MOUNT)
+        for _ in range(2):  # The second finds no room at all.
+            outcome = embed_in_bulk(tmp_path, output)
+            faults = find_bad_message(outcome, 'bulk_embed', output, r'part-\d+')
+            assert not faults, outcome.said
+            done = sorted(path.name for path in output.glob('part-*'))
+            assert 0 < len(done) < bulk_run.NUM_PIDS
+            for name in done:
+                pyarrow.parquet.read_table(output / name)
+        remount(place, 'size=4m')
+        outcome = embed_in_bulk(tmp_path, output)
+        assert outcome.code == 0, outcome.said
+        assert f'going on after {len(done)} of {bulk_run.NUM_PIDS}' in outcome.said
+        bulk_run.check(output, bulk_run.embed_alone(tmp_path))
+    reliability.add(
+        fault=FAULTS[25],
+        times=2,
+        how='a tmpfs of 200 kB, the same command again, then enlarged',
+        lost='what had not been written; the same again, once there is room',
+        seen='exit code 1 and one line with the name of the file',
+    )
+
+
+def embed_in_bulk(directory, output):
+    """Run a job of bulk_run to its end; return its doomed.Outcome."""
+    process = subprocess.run(
+        [sys.executable, 'bulk_embed.py', *bulk_run.flags(directory, output)],
+        cwd=tiny_run.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return doomed.Outcome(process.returncode, process.stdout, [])
 
 
 def test_read_only_file_system_is_told(data, all_stories, tmp_path, reliability):
