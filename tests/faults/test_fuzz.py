@@ -69,8 +69,16 @@ def count_files(name):
     return FEWER if name in ALIKE else FILES
 
 
-def feed(directory, names):
-    """Return {kind: {'read': n, 'refused': n, 'others': {number: what}}}."""
+def feed(directory, names, forgiven):
+    """Return {kind: {'read': n, 'refused': n, 'others': {number: what}}}.
+
+    Args:
+        directory: for the files.
+        names: list of str, the kinds.
+        forgiven: list of str, filters of warnings that pass: as Python's -W.
+    """
+    # A warning would be a line more.
+    filters = [word for what in ('error', *forgiven) for word in ('-W', what)]
     total = {name: {'read': 0, 'refused': 0, 'others': {}} for name in names}
     waiting = [
         (name, first, min(first + AT_ONCE, count_files(name)))
@@ -84,9 +92,8 @@ def feed(directory, names):
         new = directory / str(len(os.listdir(directory)))
         new.mkdir()
         words = [f'{name}:{first}:{last}' for name, first, last in some]
-        # A warning would be a line more.
         process = subprocess.run(
-            [sys.executable, '-W', 'error', fuzz.__file__, str(new), *words],
+            [sys.executable, *filters, fuzz.__file__, str(new), *words],
             env={**os.environ, 'PYTHONPATH': PYTHONPATH},
             capture_output=True,
             text=True,
@@ -108,14 +115,16 @@ def feed(directory, names):
 
 
 @pytest.fixture(scope='module')
-def fed(tmp_path_factory):
+def fed(tmp_path_factory, pytestconfig):
     """Return a function of a kind that returns what became of its files."""
     directory = tmp_path_factory.mktemp('fed')
+    forgiven = pytestconfig.getoption('pythonwarnings') or []  # Of pytest's own -W.
     known = {}
 
     def find(name):
         if name not in known:
-            known.update(feed(directory, [name] if IS_ALL else list(fuzz.KINDS)))
+            names = [name] if IS_ALL else list(fuzz.KINDS)
+            known.update(feed(directory, names, forgiven))
         return known[name]
 
     return find
