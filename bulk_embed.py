@@ -20,7 +20,6 @@ import importlib
 import json
 import logging
 import os
-import re
 
 import common
 import datasets
@@ -37,9 +36,6 @@ tqdm = common.lazy_import('tqdm')
 
 # Bytes for what Ray passes on here: lists of names.
 OBJECT_STORE = 256 * 2**20
-
-# The last line of a traceback of an error that a user can mend; see common.InputError.
-OURS = re.compile(r'(?:common\.\w+|checkpoints\.DamagedError): (.+)')
 
 
 def build_parser():
@@ -216,11 +212,15 @@ def embed_parts(ray, todo, all_parts, options, num_actors, cpus, gpus):
 
 def find_cause(error):
     """Return the InputError that Ray has wrapped, or one that says what Ray says."""
+    kinds = [common.InputError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    names = {f'{kind.__module__}.{kind.__name__}' for kind in kinds}
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    for line in lines:
-        ours = OURS.fullmatch(line)
-        if ours is not None:
-            return common.InputError(ours[1])
+    for line in reversed(lines):  # Of a traceback, the last error is what was raised.
+        name, _, reason = line.partition(': ')
+        if name in names:
+            return common.InputError(reason)
     return common.InputError(
         f'Ray failed: {lines[-1]}; the same command goes on with the parts that are '
         'missing'

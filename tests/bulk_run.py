@@ -62,7 +62,7 @@ def embed_alone(directory):
     return embedding_files.open_embeddings(str(filename))
 
 
-def check(output, expected):
+def compare(output, expected):
     """Check that a job's embeddings are those of embed.py, bit for bit.
 
     Args:

@@ -118,8 +118,11 @@ class ExperimentRoot:
                     'another --experiment_root'
                 ) from error
             except OSError as error:
+                # Who has the lock has written into its file.
+                is_owned = os.fstat(lock).st_size > 0
                 os.close(lock)
-                os.remove(filename)
+                if not is_owned:
+                    os.remove(filename)
                 if error.errno not in NO_LOCKS:
                     raise
                 self.notes.append(

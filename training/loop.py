@@ -117,17 +117,17 @@ class Progress:
     Args:
         done: number of updates made before.
         state: a checkpoints.TrainingState.
-        logger: of common.setup_logging.
+        journal: a journal.Journal.
 
     Attributes:
         has_begun: whether an iteration has been reported, in this process or before;
             until then, an error leaves nothing.
     """
 
-    def __init__(self, done, state, logger):
+    def __init__(self, done, state, journal):
         self.done = done
         self.state = state
-        self.logger = logger
+        self.journal = journal
         self.is_whole = True
         self.has_begun = done > 0
 
@@ -149,10 +149,12 @@ class Progress:
             return
         if self.done == self.state.saved_step:
             return
+        with contextlib.suppress(common.InputError):
+            self.journal.sync()
         with contextlib.suppress(common.InputError):  # Of weights, or of a full disk.
             diagnosis.check_weights(self.state, self.done)
             self.state.save(self.done)
-            self.logger.info(
+            self.journal.logger.info(
                 f'the weights are sound, and saved: checkpoint-{self.done}. Mend what '
                 'the error is about, and --resume goes on'
             )
@@ -208,7 +210,7 @@ def train(schedule, feed, pid_codes, train_step, validator, journal, state, repl
         InputError: the loss or a weight is no longer finite, or an image cannot be
             read.
     """
-    progress = Progress(schedule.steps.start, state, journal.logger)
+    progress = Progress(schedule.steps.start, state, journal)
     with StopRequest(journal.logger) as stop, journal, progress:
         if schedule.is_overdue:
             stop.work = f'the validation, then iteration {schedule.steps.start + 1}'

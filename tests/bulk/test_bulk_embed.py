@@ -7,6 +7,7 @@ import pytest
 
 import bulk_embed
 import bulk_run
+import checkpoints
 import common
 import embedding_files
 import evaluate
@@ -49,7 +50,7 @@ def expected(run):
 
 
 def test_embeddings_are_those_of_embed_though_an_actor_was_killed(embedded, expected):
-    found = bulk_run.check(embedded, expected)
+    found = bulk_run.compare(embedded, expected)
     assert found.skipped.tolist() == [15, 23]
     # Parts of one batch each, rounded up.
     assert len(list(embedded.glob('part-*.parquet'))) == bulk_run.NUM_PIDS
@@ -102,7 +103,7 @@ def test_missing_parts_alone_are_embedded_again(run, embedded, expected, capsys)
     assert 'going on after 78 of 80 parts' in told
     assert '6 images in 2 parts' in told
     assert {f: f.stat().st_mtime_ns for f in times} == times
-    bulk_run.check(embedded, expected)
+    bulk_run.compare(embedded, expected)
     # All are there: nothing is started.
     bulk_embed.main(bulk_run.flags(run, embedded))
     assert 'all 80 parts are finished' in capsys.readouterr().err
@@ -175,9 +176,18 @@ def test_parts_slice_like_an_array(tmp_path):
     np.testing.assert_array_equal(np.asarray(opened.embs), embs)
 
 
-def test_what_ray_wraps_is_unwrapped():
-    for name in ('common.InputError', 'common.FileError', 'checkpoints.DamagedError'):
-        text = f'Ray says\n  File "x.py"\n{name}: a.tar is damaged\n\nTo change'
-        assert str(bulk_embed.find_cause(RuntimeError(text))) == 'a.tar is damaged'
+@pytest.mark.parametrize(
+    'kind', [common.InputError, common.FileError, checkpoints.DamagedError]
+)
+def test_what_ray_wraps_is_unwrapped(kind):
+    name = f'{kind.__module__}.{kind.__name__}'
+    text = (
+        'Ray says\n  File "x.py"\ncommon.InputError: the cause\n\nthe direct cause\n\n'
+        f'{name}: a.tar is damaged\n\nTo change'
+    )
+    assert str(bulk_embed.find_cause(RuntimeError(text))) == 'a.tar is damaged'
+
+
+def test_what_ray_says_itself_is_told():
     told = str(bulk_embed.find_cause(RuntimeError('Ray says\n\nthis')))
     assert told.startswith('Ray failed: this; the same command goes on')

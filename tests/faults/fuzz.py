@@ -204,7 +204,8 @@ def read_best(directory, number):
     best = validation.read_record(state)
     if best is None:  # Its checkpoint is not there.
         return
-    assert best['mAP'] < 0.5 or f'{best["mAP"]:.2%} {best["step"]} {best.get("top1")}'
+    assert np.isfinite(best['mAP'])  # It is compared with the next one.
+    assert best['step'] == int(best['step'])
 
 
 @functools.cache

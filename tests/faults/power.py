@@ -3,7 +3,7 @@
 Of a file there is what was synced; before that, nothing but its name. A directory has
 the names of when it was synced. Of what was done to its names since, all may be lost,
 or nothing, or one change alone: no file system has to keep their order. The lines of
-logs stay: they are synced by nobody.
+logs stay: stories.find_unsynced looks whether they are synced in time.
 """
 
 import pathlib

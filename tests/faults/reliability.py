@@ -118,10 +118,12 @@ def describe_time(parts):
         parts: list of seconds, of the first and of those of --last-failed.
     """
     cores = len(os.sched_getaffinity(0))
-    minutes = round(sum(parts) / 60)
+    minutes = [round(secs / 60) for secs in parts]
     return (
-        f'{minutes} minute{"s" * (minutes != 1)} on {cores} core{"s" * (cores != 1)}'
-        + f' (in {len(parts)} runs: what had failed was repeated)' * (len(parts) > 1)
+        f'{" and ".join(map(str, minutes))} minute{"s" * (minutes != [1])} on {cores} '
+        f'core{"s" * (cores != 1)}'
+        + ' (what had failed, or was changed, was repeated)'
+        * (len(parts) > 1)
     )
 
 

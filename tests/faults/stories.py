@@ -34,9 +34,6 @@ EXACT = (
     *('.jpg', '.bytes', '.tsv', '.pbtxt'),
 )
 
-# What trinet_embed.py writes here.
-PUBLISHED = 'trinet.h5'
-
 # Random parts of the names of temporary files, and of TensorBoard's.
 RANDOM = re.compile(
     r'(?<=\.)[a-z0-9_]{8}(?=\.partial)|(?<=tempstate)\d+|(?<=\.tmp)[0-9a-f]+'
@@ -273,17 +270,17 @@ def write(data, embedded, root, copies):
         tell('visualize.py curves', 'visualize', curves, root, copies, scored.after),
         tell('visualize.py projector', 'visualize', projector, root, copies, embedded),
         tell('make_csv.py', 'make_csv', csv_flags, root, copies),
-        embed_published(data, root, copies),
+        embed_with_published(data, root, copies),
     ]
 
 
-def embed_published(data, root, copies):
+def embed_with_published(data, root, copies):
     """Return the Story of trinet_embed.py, with weights of the tests; see write."""
-    weights, images = data / 'weights.npz', data / 'images.txt'
+    weights, images = copies / 'weights.npz', copies / 'images.txt'
     np.savez(weights, *trinet_recipe.make_arrays())
     images.write_text(''.join(f'{path.name}\n' for path in sorted(data.glob('*.png'))))
     flags = [str(images), str(weights), '--image_root', str(data), '--no_augment']
-    flags += ['--output', str(root / PUBLISHED), '--quiet']
+    flags += ['--output', str(root / 'trinet_embeddings.h5'), '--quiet']
     return tell('trinet_embed.py', 'trinet_embed', flags, root, copies)
 
 
@@ -356,14 +353,17 @@ def check_embeddings(path):
     """Raise an exception if a file of embeddings is damaged, as far as it can tell."""
     opened = embedding_files.open_embeddings(str(path))
     assert len(opened.embs) == len(opened.fids) > 0
-    # Beside .npy, there are no PIDs.
-    assert path.suffix == '.npy' or len(opened.pids) == len(opened.fids)
+    # A list of images, and what stands beside .npy, have no PIDs.
+    has_pids = path.suffix != '.npy' and not path.name.startswith('trinet_')
+    assert not has_pids or len(opened.pids) == len(opened.fids)
     embedding_files.check_numbers(opened.embs, opened.fids, str(path), opened.skipped)
     if path.suffix != '.h5':
         return
     with opened.embs.file as file:
         assert embedding_files.read_checksum(opened.embs) is not None
         assert file['embs'] == file['emb']
+        if 'emb_aug' not in file:  # One variant alone.
+            return
         stored = embedding_files.read_checksum(file['emb_aug'])
         checksum = embedding_files.update_checksum(0, file['emb_aug'][:])
         embedding_files.check_checksum(stored, checksum, str(path))

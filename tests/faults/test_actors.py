@@ -26,7 +26,7 @@ def test_killed_actors_lose_no_image(tmp_path, monkeypatch, reliability):
         output = tmp_path / f'parts{number}'
         delays = [rng.uniform(0, 1) for _ in range(1 + number % 2)]
         times += bulk_run.lose_actors(tmp_path, output, delays)
-        bulk_run.check(output, expected)
+        bulk_run.compare(output, expected)
     assert times >= NUM_JOBS
     reliability.add(
         fault=FAULTS[0],

@@ -51,7 +51,6 @@ def wait_in(tmp_path):
 IN_USE = 'is in use: another train.py is at work there (process '
 
 
-@pytest.mark.slow_fault(FAULTS[0])
 @pytest.mark.parametrize(
     'place, anew, resumed',
     [
@@ -86,7 +85,6 @@ def test_second_run_in_a_root_is_refused_and_the_first_ends_as_ever(
     )
 
 
-@pytest.mark.slow_fault(FAULTS[1])
 def test_two_embeddings_of_one_file_are_both_whole(all_stories, wait_in, reliability):
     story = all_stories['embed.py']
     stories.restart(story)
@@ -115,7 +113,6 @@ def embed(data, root, checkpoint):
         return file['emb'][:]
 
 
-@pytest.mark.slow_fault(FAULTS[2])
 def test_best_weights_are_whole_at_any_time(data, story, wait_in, reliability):
     stories.restart(story)
     # The weights of the second best are written; best.json tells of the first one yet.

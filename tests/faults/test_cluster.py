@@ -29,10 +29,9 @@ FAULTS = (
 NUM_WORKERS = 3
 NUM_TIMES = 7  # Of each kind.
 
-# From when on one is harmed, in turn: the workers have met, and begun to train. The
-# moment is at random up to so many seconds later.
-MOMENTS = ('args.json', 'checkpoint-1.index')
-MOST_LATER_SECS = 3
+# One is harmed after one of these files is there, in turn: the workers have met, or
+# trained. The moment is at random up to so many seconds later.
+MOMENTS = (('args.json', 1), ('checkpoint-1.index', 3))
 
 # The number of the system call that copies a descriptor of another process.
 PIDFD_GETFD = 438
@@ -109,14 +108,16 @@ def test_lost_worker_is_named_and_fewer_go_on(
     data, tmp_path, harm, fault, how, reliability
 ):
     rng = random.Random(fault)  # How far they get until then differs anyway.
-    most_secs = 0
+    most_secs, num_early = 0, 0
     for number in range(NUM_TIMES):
         root = tmp_path / f'exp{number}'
         victim = number % NUM_WORKERS
         workers = launch(run_flags(data, root), NUM_WORKERS, tmp_path)
         said_of = {w: tmp_path / f'said-{i}' for i, w in enumerate(workers)}
-        doomed.wait_for(root / MOMENTS[number % 2], said_of)
-        time.sleep(rng.uniform(0, MOST_LATER_SECS))
+        filename, most_later = MOMENTS[number % 2]
+        doomed.wait_for(root / filename, said_of)
+        time.sleep(rng.uniform(0, most_later))
+        num_early += not (root / 'checkpoint-1.index').exists()
         started = time.monotonic()
         harm(workers[victim])
         others = [worker for worker in range(NUM_WORKERS) if worker != victim]
@@ -126,12 +127,14 @@ def test_lost_worker_is_named_and_fewer_go_on(
         workers[victim].kill()
         workers[victim].join()
         check_end({w: workers[w].exitcode for w in others}, tmp_path, victim)
-        go_on_with_fewer(data, root, 1 + rng.randrange(2), tmp_path)
+        # Each number after each of the moments.
+        go_on_with_fewer(data, root, 1 + number // 2 % 2, tmp_path)
     reliability.add(
         fault=fault,
         times=NUM_TIMES,
-        how=f'{how}, up to {MOST_LATER_SECS} s after args.json or the first checkpoint '
-        'are there, in turn; resumed with one worker, or two',
+        how=f'{how}, at a random moment of the first seconds of a run, or after its '
+        f'first iteration ({num_early} before it is saved); resumed, or begun again, '
+        'with one worker or two',
         lost='iterations since the last checkpoint',
         seen='the others end with exit code 1 and: worker 1 (HOST:PORT) is gone, or '
         f'does not answer; at most {most_secs:.0f} s later',
@@ -198,17 +201,24 @@ def check_end(codes, directory, victim):
     assert victim in named.values(), texts
 
 
+def find_step(root):
+    """Return the step of a run's last checkpoint, or None where it has none."""
+    if not (root / 'checkpoint').exists():
+        return None
+    return int(checkpoints.latest(str(root)).rpartition('-')[2])
+
+
 def go_on_with_fewer(data, root, number, directory):
     """Resume a run for one more iteration, on some workers; begin it if it has not."""
     assert not stories.find_damage(root)
     how = ['--distribute', 'multi_worker' if number > 1 else 'none']
-    if (root / 'checkpoint').exists():
-        step = int(checkpoints.latest(str(root)).rpartition('-')[2])
-        run_files.change_args(root, train_iterations=step + 1)
-        argv = [*stories.resume_flags(root), *how]
-    else:
+    step = find_step(root)
+    if step is None:
         step = 0
         argv = [*run_flags(data, root), '--train_iterations', '1', *how]
+    else:
+        run_files.change_args(root, train_iterations=step + 1)
+        argv = [*stories.resume_flags(root), *how]
     processes = launch(argv, number, directory)
     for index, process in enumerate(processes):
         process.join(120)

@@ -205,6 +205,18 @@ def test_damage_is_seen_without_the_help_of_other_files(all_stories, tmp_path):
     assert [one.split(' is damaged')[0] for one in damage] == checked
 
 
+def test_result_that_is_neither_the_former_nor_the_new_one_is_seen(tmp_path):
+    names = ('root', 'before', 'after')
+    for name, texts in zip(names, ('xyb', 'axb', 'bbb'), strict=True):
+        (tmp_path / name).mkdir()
+        for number, text in enumerate(texts):
+            (tmp_path / name / f'{number}.png').write_text(text)
+    places = {name: tmp_path / name for name in names}
+    story = stories.Story('x.py', 'x', [], **places, synced=tmp_path)
+    told = 'is neither the former one nor the new one'
+    assert stories.find_torn(story) == [f'0.png {told}', f'1.png {told}']
+
+
 @pytest.mark.parametrize('column', ['emb', 'emb_aug'])
 def test_changed_number_of_hdf5_is_seen(all_stories, tmp_path, column):
     path = tmp_path / 'train_embeddings.h5'

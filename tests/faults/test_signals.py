@@ -50,6 +50,13 @@ PHASES = (
     Phase('checkpoints:TrainingState.save', 2, last=2),
     Phase('training.validation:Validator.validate', 1, last=2),
 )
+QUICK = PHASES[2]  # Of the quick selection.
+
+
+@pytest.fixture
+def signals(every_fault):
+    """Return the signals that are sent: all, or one."""
+    return SIGNALS if every_fault else (signal.SIGTERM,)
 
 
 @pytest.fixture(scope='module')
@@ -64,7 +71,12 @@ def for_each_phase(first):
     """Return the mark of a test of each phase; its faults begin at FAULTS[first]."""
     faults = FAULTS[first : first + len(PHASES)]
     rows = [
-        pytest.param(phase, fault, marks=pytest.mark.slow_fault(fault), id=fault)
+        pytest.param(
+            phase,
+            fault,
+            marks=() if phase is QUICK else pytest.mark.slow_fault(fault),
+            id=fault,
+        )
         for phase, fault in zip(PHASES, faults, strict=True)
     ]
     return pytest.mark.parametrize('phase, fault', rows)
@@ -88,9 +100,11 @@ def start_until(story, phase, directory, secs):
 
 
 @for_each_phase(0)
-def test_signal_ends_a_run_in_order(story, phase, fault, tmp_path, reliability):
+def test_signal_ends_a_run_in_order(
+    story, phase, fault, signals, tmp_path, reliability
+):
     faults = []
-    for number in SIGNALS:
+    for number in signals:
         process = start_until(story, phase, tmp_path, secs=1)
         os.kill(process.pid, number)
         process.join(120)
@@ -111,7 +125,7 @@ def test_signal_ends_a_run_in_order(story, phase, fault, tmp_path, reliability):
     assert not faults, '\n'.join(faults)
     reliability.add(
         fault=fault,
-        times=len(SIGNALS),
+        times=len(signals),
         how='kill',
         lost='nothing' if phase.last else 'nothing: there is nothing yet, and no files',
         seen='finishing what it does, then a checkpoint; exit code 0'
@@ -121,9 +135,11 @@ def test_signal_ends_a_run_in_order(story, phase, fault, tmp_path, reliability):
 
 
 @for_each_phase(len(PHASES))
-def test_second_signal_ends_a_run_at_once(story, phase, fault, tmp_path, reliability):
+def test_second_signal_ends_a_run_at_once(
+    story, phase, fault, signals, tmp_path, reliability
+):
     faults = []
-    for number in SIGNALS:
+    for number in signals:
         process = start_until(story, phase, tmp_path, secs=60)
         os.kill(process.pid, number)
         if phase.last:
@@ -139,7 +155,7 @@ def test_second_signal_ends_a_run_at_once(story, phase, fault, tmp_path, reliabi
     assert not faults, '\n'.join(faults)
     reliability.add(
         fault=fault,
-        times=len(SIGNALS),
+        times=len(signals),
         how='kill, while TensorFlow would not return for a minute'
         if phase.last
         else 'kill, one at the heels of the other',

@@ -124,6 +124,15 @@ def test_file_system_without_locks_is_told_of(tmp_path):
     assert list_names(tmp_path, '*') == []
 
 
+@pytest.mark.usefixtures('no_locks')
+def test_lock_of_a_living_run_stays_though_there_are_no_locks_any_more(tmp_path):
+    owner = tmp_path / '.lock'
+    owner.write_text('process 1 on elsewhere')
+    with open_root(tmp_path):
+        pass
+    assert owner.read_text() == 'process 1 on elsewhere'
+
+
 def read_all(root):
     """Return {relative path: bytes} of all files below a directory."""
     return {

@@ -244,6 +244,22 @@ def test_error_that_is_not_about_the_weights_saves_them(
     )
 
 
+def test_logs_are_synced_before_what_an_error_saves(monkeypatch, data, tmp_path):
+    root, found = tmp_path / 'exp', []
+    sync = journal.Journal.sync
+
+    def note_and_sync(self):
+        found.append(list_names(root, 'checkpoint-*.index'))
+        sync(self)
+
+    monkeypatch.setattr(journal.Journal, 'sync', note_and_sync)
+    fail_at(monkeypatch, 2, common.InputError('a broken image'))
+    with pytest.raises(common.InputError):
+        tiny_run.start(data, root, '--checkpoint_frequency', '0')
+    assert found == [['checkpoint-0.index']]
+    assert list_names(root, 'checkpoint-*.index')[-1] == 'checkpoint-2.index'
+
+
 def test_image_that_cannot_be_read_costs_no_iteration(tmp_path):
     tiny_run.write_dataset(tmp_path, num_images=(2,) * 20)
     (tmp_path / '7_1.png').write_bytes(b'no image')  # Every PID comes once in ten.
