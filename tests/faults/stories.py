@@ -259,6 +259,11 @@ def write(data, embedded, root, copies):
     csv_flags = ['folder', str(people), '--output_dir', str(root), '--quiet']
     scored = tell('evaluate.py', 'evaluate', json_flags, root, copies, embedded)
     curves = ['curves', str(root / 'scores.json'), '--output_dir', str(root)]
+    picture = [
+        *(str(data / '0_0.png'), '--gallery', str(root / 'train_embeddings.h5')),
+        *('--experiment_root', str(root), '--picture', str(root / 'found.png')),
+    ]
+    plot = [str(root), '--filename', str(root / 'training.png')]
     projector = [
         *('projector', '--dataset', str(data / 'train.csv'), '--image_root', str(data)),
         *('--embeddings', str(root / 'train_embeddings.h5')),
@@ -269,6 +274,8 @@ def write(data, embedded, root, copies):
         tell('visualize.py', 'visualize', page_flags, root, copies, embedded),
         tell('visualize.py curves', 'visualize', curves, root, copies, scored.after),
         tell('visualize.py projector', 'visualize', projector, root, copies, embedded),
+        tell('search.py --picture', 'search', picture, root, copies, embedded),
+        tell('plot.py', 'plot', plot, root, copies, embedded),
         tell('make_csv.py', 'make_csv', csv_flags, root, copies),
         embed_with_published(data, root, copies),
     ]

@@ -48,6 +48,8 @@ FAULTS = (
     'full disk at each write of visualize.py projector',
     'full disk at each write of trinet_embed.py',
     'full file system under bulk_embed.py',
+    'full disk at each write of search.py --picture',
+    'full disk at each write of plot.py',
 )
 
 # A format that is a directory, and its story's name.
@@ -76,6 +78,8 @@ REFUSALS = [
     ('visualize.py curves', errno.ENOSPC, FAULTS[22], 1),
     ('visualize.py projector', errno.ENOSPC, FAULTS[23], 1),
     ('trinet_embed.py', errno.ENOSPC, FAULTS[24], 1),
+    ('search.py --picture', errno.ENOSPC, FAULTS[26], 1),
+    ('plot.py', errno.ENOSPC, FAULTS[27], 1),
 ]
 ORDINALS = {2: 'second', 4: 'fourth'}
 
