@@ -17,7 +17,7 @@ setup_venv locked-dev.txt
 if [ "${1:-}" = --faults ]; then
   shift
   echo '== pytest, every fault'
-  FAULTS=all exec "$python" -m pytest -n auto --dist worksteal tests/faults --reliability "$@"
+  FAULTS=all exec "$python" -m pytest -n auto --maxschedchunk 1 tests/faults --reliability "$@"
 fi
 
 echo '== ruff check'

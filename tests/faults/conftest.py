@@ -107,12 +107,13 @@ def skip(item, fault, reason):
 
 # Ends of the names of tests that take more than three minutes with FAULTS=all.
 LONGEST = (
-    *('kill_before_a_call_loses_nothing[train.py]', 'random_moments_loses_nothing'),
-    *(
-        '[full disk at each write of train.py]',
-        'kill_in_a_write_loses_nothing[train.py]',
-    ),
-    *('system call of train.py]', 'needs_of_a_long_run_stay', '[events]'),
+    'kill_before_a_call_loses_nothing[train.py]',
+    'kill_at_random_moments_loses_nothing',
+    '[full disk at each write of train.py]',
+    'kill_in_a_write_loses_nothing[train.py]',
+    'system call of train.py]',
+    'needs_of_a_long_run_stay',
+    '[events]',
 )
 
 
