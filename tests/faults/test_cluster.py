@@ -117,7 +117,7 @@ def test_lost_worker_is_named_and_fewer_go_on(
         filename, most_later = MOMENTS[number % 2]
         doomed.wait_for(root / filename, said_of)
         time.sleep(rng.uniform(0, most_later))
-        num_early += not (root / 'checkpoint-1.index').exists()
+        num_early += not find_step(root)
         started = time.monotonic()
         harm(workers[victim])
         others = [worker for worker in range(NUM_WORKERS) if worker != victim]
@@ -133,7 +133,7 @@ def test_lost_worker_is_named_and_fewer_go_on(
         fault=fault,
         times=NUM_TIMES,
         how=f'{how}, at a random moment of the first seconds of a run, or after its '
-        f'first iteration ({num_early} before it is saved); resumed, or begun again, '
+        f'first iteration ({num_early} before that is saved); resumed, or begun again, '
         'with one worker or two',
         lost='iterations since the last checkpoint',
         seen='the others end with exit code 1 and: worker 1 (HOST:PORT) is gone, or '
