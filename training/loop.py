@@ -149,6 +149,7 @@ class Progress:
             return
         if self.done == self.state.saved_step:
             return
+        # Rather weights whose curves may have a gap than none.
         with contextlib.suppress(common.InputError):
             self.journal.sync()
         with contextlib.suppress(common.InputError):  # Of weights, or of a full disk.
